@@ -1,0 +1,1 @@
+"""Exercises: cards, checks and the wrong answers that test them."""

@@ -1,0 +1,1 @@
+"""One module a chapter: its exercise cards, checks and named wrong answers."""

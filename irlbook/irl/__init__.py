@@ -1,0 +1,1 @@
+"""Inverse reinforcement learning: which reward makes the behaviour that we saw likely?"""
