@@ -55,3 +55,68 @@ class ClaimFailed(IrlbookError, AssertionError):
 
 class MissingDependencyError(IrlbookError, ImportError):
     """An optional package is needed here and is not installed."""
+
+
+class InvalidHyperparameterError(IrlbookError, ValueError):
+    """A setting of an algorithm lies outside its domain."""
+
+
+class UnsupportedEnvironmentError(IrlbookError, TypeError):
+    """The environment's spaces, or its way of resetting, are not those the algorithm is for."""
+
+
+class EnvironmentProblemError(IrlbookError, RuntimeError):
+    """A package that the book needs is missing or out of range."""
+
+
+class RepositoryNotFoundError(IrlbookError, FileNotFoundError):
+    """The chapters are not here: they live in a checkout of the book, not in the wheel."""
+
+
+class UnknownChapterError(IrlbookError, KeyError):
+    """No chapter has this number, name or path."""
+
+    __str__ = Exception.__str__  # KeyError would print the message in quotes
+
+
+class CellFailedError(IrlbookError, RuntimeError):
+    """A cell of a notebook raised an error, or its kernel died."""
+
+
+class CellTimeoutError(IrlbookError, TimeoutError):
+    """A cell of a notebook ran past its time limit."""
+
+
+class FigureError(IrlbookError, ValueError):
+    """A figure cannot be shown as asked, for instance because it has no alt text."""
+
+
+class UnknownExerciseError(IrlbookError, KeyError):
+    """No exercise has this number."""
+
+    def __str__(self) -> str:  # KeyError would print the repr
+        return str(self.args[0]) if self.args else ""
+
+
+class InvalidExerciseError(IrlbookError, ValueError):
+    """A card breaks a rule of the book (hints, points, rubric, wrong answers ...)."""
+
+
+class CodecError(IrlbookError, ValueError):
+    """A value cannot cross the border between the student's process and the check."""
+
+
+class NotebookError(IrlbookError, ValueError):
+    """A notebook is corrupt, foreign, or its cells do not agree with the exercise cards."""
+
+
+class InvalidEnvironmentError(IrlbookError, ValueError):
+    """The parameters given do not make an environment."""
+
+
+class InvalidActionError(IrlbookError, ValueError):
+    """An environment was given an action that it does not have."""
+
+
+class EpisodeOverError(IrlbookError, RuntimeError):
+    """An environment was stepped before its first reset or after its episode ended."""
