@@ -1,4 +1,4 @@
-"""irlbook: from a gridworld to aligning a language model, through inverse reinforcement learning."""
+"""irlbook: from a gridworld to aligning a language model through inverse RL."""
 
 from importlib import import_module as _import_module
 

@@ -160,7 +160,7 @@ class TabularMDP:
         return np.concatenate([[0.0], np.cumsum(self.transitions.data)])
 
     def dense(self) -> np.ndarray:
-        """(S, A, S) transition probabilities as one dense array: for small worlds and for teaching."""
+        """(S, A, S) transition probabilities as one dense array, for small worlds."""
         return self.transitions.toarray().reshape(self.n_states, self.n_actions, self.n_states)
 
     def with_reward(self, reward: Any) -> TabularMDP:
@@ -176,7 +176,7 @@ class TabularMDP:
         return replace(self, discount=float(discount))
 
     def permute(self, states: Any, actions: Any) -> TabularMDP:
-        """The same world with other numbers: new state i is old state ``states[i]``, likewise actions."""
+        """Renumber: new state i is old state ``states[i]``, and likewise for actions."""
         states, actions = np.asarray(states), np.asarray(actions)
         rows = (states[:, None] * self.n_actions + actions[None, :]).reshape(-1)
         return TabularMDP.create(
@@ -478,7 +478,10 @@ def sample_trajectories(
         policy: (S, A), or (T, S, A) with T >= horizon for one that changes with time.
 
     Returns:
-        N trajectories. Runs that start in a terminal state would be empty: such a start is an error.
+        N trajectories, none of them empty.
+
+    Raises:
+        InvalidTrajectoryError: the start distribution puts weight on a terminal state.
     """
     pi = check_policy(mdp, policy)
     if np.any(mdp.start[mdp.terminal] > 0):
