@@ -120,3 +120,34 @@ class InvalidActionError(IrlbookError, ValueError):
 
 class EpisodeOverError(IrlbookError, RuntimeError):
     """An environment was stepped before its first reset or after its episode ended."""
+
+
+class CheckFailed(IrlbookError, AssertionError):
+    """An exercise's check found a property that does not hold.
+
+    Args:
+        property: the property that fails, in words.
+        hint: what to think about next; never the answer.
+        detail: what was seen of the student's result.
+    """
+
+    def __init__(self, property: str, hint: str, *, detail: str = "") -> None:
+        super().__init__(property, hint)
+        self.property, self.hint, self.detail = property, hint, detail
+        self.title = ""
+
+    def of(self, id: str, title: str) -> "CheckFailed":
+        """The same failure, with the exercise named."""
+        self.title = f"{id} {title}"
+        return self
+
+    def __str__(self) -> str:
+        lines = [f"not yet: {self.title}"] if self.title else []
+        lines.append(f"  fails: {self.property}")
+        if self.detail:
+            lines.append(f"  seen:  {self.detail}")
+        return "\n".join([*lines, f"  hint:  {self.hint}"])
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the message alone, without a traceback into the check."""
+        return ["CheckFailed", *str(self).split("\n")]
