@@ -8,5 +8,5 @@ __version__ = "0.1.0"
 def __getattr__(name: str):
     """Load what is named here only when it is used, so that `import irlbook` stays light."""
     if name == "doctor":
-        return _import_module("irlbook.doctor").doctor
+        return _import_module("irlbook.environment").doctor
     raise AttributeError(f"module 'irlbook' has no attribute {name!r}")
