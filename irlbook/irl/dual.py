@@ -1,0 +1,237 @@
+"""What both maximum-entropy models share: features, the fitted result, and a solver for the dual.
+
+A *problem* has `features`, `expert` (K,), `evaluate(w) -> (value, gradient, state)`,
+`best_return(reward)` and, for Newton, `hessian(state)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import minimize, root
+
+from irlbook.errors import (
+    DivergentPartitionError,
+    NotConvergedError,
+    ShapeError,
+    UnreachableFeaturesError,
+)
+from irlbook.mdp import TabularMDP
+from irlbook.planning import SolverReport
+
+NEWTON_FEATURES = 128  # up to this many weights the exact Hessian is cheaper than more gradients
+
+
+@dataclass(frozen=True)
+class MaxEntResult:
+    """A fitted reward.
+
+    Attributes:
+        weights: (K,) w. reward: (S, A) r_w. policy: (S, A), or (T, S, A) with a horizon.
+        feature_expectations: (K,) mu(pi_w). gap: max_k |mu(pi_w) - mu_E|.
+        dual: g(w), without the penalties. report: residual is the largest violation of the
+            optimality condition, which without penalties is `gap`.
+    """
+
+    weights: np.ndarray
+    reward: np.ndarray
+    policy: np.ndarray
+    feature_expectations: np.ndarray
+    gap: float
+    dual: float
+    report: SolverReport
+
+
+class Features:
+    """phi as a matrix: (S, K) on states or (S*A, K) on state-action pairs."""
+
+    def __init__(self, mdp: TabularMDP, features: Any):
+        self.shape = mdp.reward.shape
+        n_states, n_actions = self.shape
+        is_sparse = sparse.issparse(features)
+        given = sparse.csr_array(features) if is_sparse else np.asarray(features, dtype=float)
+        if given.ndim == 3 and given.shape[:2] == self.shape:
+            given = given.reshape(n_states * n_actions, -1)
+        if given.ndim != 2 or given.shape[0] not in (n_states, n_states * n_actions):
+            raise ShapeError(
+                f"features have shape {given.shape}; expected (S, K) or (S, A, K) with "
+                f"(S, A) = {self.shape}."
+            )
+        entries = given.data if is_sparse else given
+        if not np.isfinite(entries).all():
+            raise ShapeError("features hold NaN or infinity.")
+        self.on_states = given.shape[0] == n_states
+        acts = ~mdp.terminal if self.on_states else np.repeat(~mdp.terminal, n_actions)
+        # Nothing is collected in a terminal state, so its features must not count.
+        if not acts.all():
+            given = sparse.csr_array(given * acts[:, None]) if is_sparse else given * acts[:, None]
+        self.matrix = given
+        self.count = given.shape[1]
+
+    def reward(self, weights: np.ndarray) -> np.ndarray:
+        """(S, A) r_w."""
+        flat = self.matrix @ weights
+        if self.on_states:
+            return np.repeat(flat[:, None], self.shape[1], axis=1)
+        return flat.reshape(self.shape)
+
+    def expectations(self, occupancy: np.ndarray) -> np.ndarray:
+        """(K,) mu from an occupancy measure (S, A)."""
+        visits = occupancy.sum(axis=1) if self.on_states else occupancy.reshape(-1)
+        return self.matrix.T @ visits
+
+    def stack(self) -> np.ndarray:
+        """(S, A, K), or (S, 1, K) to be broadcast, as a dense array."""
+        dense = self.matrix.toarray() if sparse.issparse(self.matrix) else self.matrix
+        return dense.reshape(self.shape[0], -1, self.count)
+
+
+def check_expert(expert_features: Any, count: int) -> np.ndarray:
+    if expert_features is None:
+        return np.zeros(count)
+    expert = np.asarray(expert_features, dtype=float)
+    if expert.shape != (count,) or not np.isfinite(expert).all():
+        raise ShapeError(
+            f"expert_features have shape {expert.shape}; expected ({count},), all finite. They "
+            "come from Trajectories.feature_expectations with the same features and discount."
+        )
+    return expert
+
+
+def fit(problem, l2, l1, tolerance, max_iterations, solver, initial_weights, name):
+    count = problem.features.count
+    start = np.zeros(count) if initial_weights is None else np.array(initial_weights, dtype=float)
+    if start.shape != (count,):
+        raise ShapeError(f"initial_weights have shape {start.shape}; expected ({count},).")
+    if solver == "auto":
+        solver = "newton" if count <= NEWTON_FEATURES and l1 == 0 else "lbfgs"
+    if solver not in ("newton", "lbfgs"):
+        raise ValueError(f'solver must be "auto", "newton" or "lbfgs"; got {solver!r}.')
+    if solver == "newton" and l1:
+        raise ValueError('an l1 penalty is not smooth: use solver="lbfgs".')
+    problem.evaluate(start)  # a start outside the domain fails here, with its own message
+    run = _newton if solver == "newton" else _lbfgs
+    weights, iterations = run(problem, start, l2, l1, tolerance, max_iterations)
+    value, gradient, (policy, _, expected) = problem.evaluate(weights)
+    residual = float(np.abs(_stationarity(gradient, weights, l2, l1)).max())
+    report = SolverReport(
+        f"{name} {solver}", residual <= tolerance, iterations, residual, tolerance
+    )
+    if not report.converged:
+        _explain(problem, weights, l2, l1, report)
+    return MaxEntResult(
+        weights,
+        problem.features.reward(weights),
+        policy,
+        expected,
+        float(np.abs(gradient).max()),
+        float(value),
+        report,
+    )
+
+
+def _stationarity(gradient, weights, l2, l1) -> np.ndarray:
+    """Distance of 0 from the subdifferential of the penalised dual, by coordinate."""
+    smooth = gradient + l2 * weights
+    if not l1:
+        return smooth
+    at_zero = np.maximum(np.abs(smooth) - l1, 0.0)
+    return np.where(weights == 0, at_zero, smooth + l1 * np.sign(weights))
+
+
+def _explain(problem, weights, l2, l1, report: SolverReport) -> None:
+    """Say why a fit failed: prove that the features are unreachable, or admit that we do not know.
+
+    Weights that grow without end point along a direction u. If no policy earns as much under the
+    reward u . phi as the expert does, then g(w) falls for ever along u.
+    """
+    size = np.linalg.norm(weights)
+    if size > 0 and not l2 and not l1:
+        direction = weights / size
+        best = problem.best_return(problem.features.reward(direction))
+        claimed = float(direction @ problem.expert)
+        if claimed > best + 1e-9 * max(1.0, abs(best)):
+            raise UnreachableFeaturesError(
+                "no policy has these feature expectations: under the reward w/|w| the expert would "
+                f"earn {claimed:.6g} and the best policy earns {best:.6g}. The likelihood grows "
+                "for ever. Check that features, discount and horizon are those of the "
+                "demonstrations; with few demonstrations add an l2 penalty."
+            )
+    raise NotConvergedError(
+        f"{report.method} stopped after {report.iterations} iterations with an optimality gap of "
+        f"{report.residual:.3g} (tolerance {report.tolerance:.3g}) and |w| = {size:.3g}. If |w| is "
+        "large the expert is (nearly) deterministic: add an l2 penalty or lower beta."
+    )
+
+
+def _newton(problem, weights, l2, l1, tolerance, max_iterations):
+    """Damped Newton on the dual with its exact Hessian."""
+    value, gradient, state = problem.evaluate(weights)
+    for iteration in range(max_iterations):
+        slope = gradient + l2 * weights
+        if np.abs(slope).max() <= tolerance:
+            return weights, iteration
+        hessian = problem.hessian(state) + l2 * np.eye(len(weights))
+        # A direction that moves no choice (a constant feature) has no curvature: lift it a little.
+        hessian += 1e-10 * max(np.trace(hessian) / len(weights), 1e-12) * np.eye(len(weights))
+        step = -np.linalg.lstsq(hessian, slope, rcond=1e-14)[0]
+        descent = float(slope @ step)
+        current = value + 0.5 * l2 * weights @ weights
+        scale = 1.0
+        while True:
+            trial = weights + scale * step
+            new_value, new_gradient, new_state = problem.evaluate(trial)
+            new_slope = new_gradient + l2 * trial
+            lower = new_value + 0.5 * l2 * trial @ trial <= current + 1e-4 * scale * descent
+            # Near the solution values agree to rounding; then a smaller gradient is progress.
+            calmer = np.abs(new_slope).max() < 0.5 * np.abs(slope).max()
+            if lower or (calmer and scale == 1.0) or scale < 1e-10:
+                break
+            # Where would the slope along the step be zero, if it changed linearly?
+            beyond = float(new_slope @ step)
+            secant = descent / (descent - beyond) if beyond > 0 else 0.5
+            scale *= min(max(secant, 0.1), 0.5)
+        if scale < 1e-10:
+            return weights, iteration
+        weights, value, gradient, state = trial, new_value, new_gradient, new_state
+    return weights, max_iterations
+
+
+def _lbfgs(problem, weights, l2, l1, tolerance, max_iterations):
+    """L-BFGS-B; an l1 penalty splits w = u - v with u, v >= 0, which makes it smooth."""
+
+    def smooth(w: np.ndarray) -> tuple[float, np.ndarray]:
+        try:
+            value, gradient, _ = problem.evaluate(w)
+        except DivergentPartitionError:
+            return 1e300, np.zeros_like(w)  # outside the domain: the line search must step back
+        return value + 0.5 * l2 * w @ w, gradient + l2 * w
+
+    options = {"maxiter": max_iterations * 5, "ftol": 0.0, "gtol": 0.5 * tolerance, "maxcor": 30}
+    if not l1:
+        done = minimize(smooth, weights, jac=True, method="L-BFGS-B", options=options)
+        weights, iterations = done.x, done.nit
+        if tolerance < np.abs(done.jac).max() < 1e-2:
+            # Values agree to rounding long before gradients vanish: finish on gradients alone.
+            last = root(
+                lambda w: smooth(w)[1],
+                weights,
+                method="df-sane",
+                options={"maxfev": 5 * max_iterations, "fatol": 0.5 * tolerance, "ftol": 0.0},
+            )
+            weights, iterations = last.x, iterations + last.nit
+        return weights, iterations
+
+    def split(uv: np.ndarray) -> tuple[float, np.ndarray]:
+        u, v = np.split(uv, 2)
+        value, gradient = smooth(u - v)
+        return value + l1 * uv.sum(), np.concatenate([gradient + l1, l1 - gradient])
+
+    start = np.concatenate([np.maximum(weights, 0), np.maximum(-weights, 0)])
+    bounds = [(0, None)] * len(start)
+    done = minimize(split, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    u, v = np.split(done.x, 2)
+    return u - v, done.nit

@@ -1,0 +1,241 @@
+"""Maximum causal entropy IRL: the reward under which the demonstrations are most likely.
+
+The demonstrator is the soft policy of `irlbook.planning` under a reward r_w = w . phi: it knows
+only the past when it acts (Ziebart, Bagnell & Dey 2010). Right for any dynamics, any horizon, any
+discount. w minimises the convex dual
+
+    g(w) = V_w(p_0) - w . mu_E,      gradient  mu(pi_w) - mu_E.
+
+With deterministic moves g is beta times the negative mean log-likelihood of the demonstrations;
+with random moves the two differ by how far the demonstrations' luck is from its expectation.
+The model over whole paths of the 2008 paper is in `irlbook.irl.maxent_paths`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from irlbook.errors import InvalidTrajectoryError
+from irlbook.irl.dual import Features, MaxEntResult, check_expert, fit
+from irlbook.mdp import TabularMDP, Trajectories
+from irlbook.planning import (
+    PolicySystem,
+    backward_induction,
+    log_reference_measure,
+    modified_policy_iteration,
+    policy_iteration,
+    q_values,
+    soft_backup,
+    soft_policy_iteration,
+)
+
+
+def causal_dual(
+    weights: Any,
+    mdp: TabularMDP,
+    features: Any,
+    expert_features: Any,
+    *,
+    horizon: int | None = None,
+    beta: float = 1.0,
+    reference: Any = None,
+) -> tuple[float, np.ndarray]:
+    """Convex dual of maximum causal entropy, g(w) = V_w(p_0) - w . mu_E, and its exact gradient.
+
+    Args:
+        weights: (K,). features: (S, K) or (S, A, K). expert_features: (K,) mu_E.
+        horizon: T for a policy that changes with time; None for discounted and stationary.
+
+    Returns:
+        value in units of reward, and gradient (K,) = mu(pi_w) - mu_E.
+    """
+    problem = _Causal(mdp, features, expert_features, horizon, beta, reference)
+    value, gradient, _ = problem.evaluate(np.asarray(weights, dtype=float))
+    return value, gradient
+
+
+def causal_hessian(
+    weights: Any,
+    mdp: TabularMDP,
+    features: Any,
+    *,
+    horizon: int | None = None,
+    beta: float = 1.0,
+    reference: Any = None,
+) -> np.ndarray:
+    """(K, K) Hessian of the causal dual.
+
+    (1/beta) sum_{t,s} gamma^t Pr(s_t = s) Cov_{a~pi}[dQ_t(s,a)/dw]: how much the choices that are
+    made along the way move the features to come.
+    """
+    problem = _Causal(mdp, features, None, horizon, beta, reference)
+    state = problem.evaluate(np.asarray(weights, dtype=float))[2]
+    return problem.hessian(state)
+
+
+class _Causal:
+    """The causal dual of one problem; `evaluate` keeps what `hessian` and the result need."""
+
+    def __init__(self, mdp, features, expert_features, horizon, beta, reference):
+        self.mdp, self.horizon, self.beta = mdp, horizon, beta
+        self.features = Features(mdp, features)
+        self.reference = reference
+        self.log_reference = log_reference_measure(mdp, reference, beta)
+        self.expert = check_expert(expert_features, self.features.count)
+        self.anchor: tuple[np.ndarray, np.ndarray] | None = None  # weights and their soft values
+        self.slope: np.ndarray | None = None  # (S, K) dV/dw at the anchor
+        self.backwards = mdp.transitions.T
+
+    def evaluate(self, weights: np.ndarray):
+        """Return g(w), its gradient, and (policy, occupancy or state visits) for later use."""
+        world = self.mdp.with_reward(self.features.reward(weights))
+        if self.horizon is None:
+            start_value, policy, visits = self._discounted(world, weights)
+        else:
+            start_value, policy, visits = self._finite(world)
+        expected = self.features.expectations(self._total(policy, visits))
+        gradient = expected - self.expert
+        return start_value - weights @ self.expert, gradient, (policy, visits, expected)
+
+    def _finite(self, world: TabularMDP):
+        """Soft backward induction, then one forward pass. Visits (T, S) include gamma^t."""
+        alive = ~world.terminal
+        all_alive = bool(alive.all())
+        values = np.zeros(world.n_states)
+        policy = np.empty((self.horizon, *world.reward.shape))
+        for t in range(self.horizon - 1, -1, -1):
+            values, policy[t] = soft_backup(q_values(world, values), self.beta, self.log_reference)
+            if not all_alive:
+                values *= alive
+        visits = np.empty((self.horizon, world.n_states))
+        here = world.start * alive
+        for t in range(self.horizon):
+            visits[t] = here
+            here = world.discount * (self.backwards @ (policy[t] * here[:, None]).reshape(-1))
+            if not all_alive:
+                here *= alive
+        return float(world.start @ values), policy, visits
+
+    def _discounted(self, world: TabularMDP, weights: np.ndarray):
+        """Newton on the soft Bellman equation, started from the last solution."""
+        guess = None
+        if self.anchor is not None:
+            guess = self.anchor[1]
+            if self.slope is not None:  # first-order prediction of how the values move with w
+                guess = guess + self.slope @ (weights - self.anchor[0])
+        largest = max(1.0, float(np.abs(world.reward).max()))
+        plan = soft_policy_iteration(
+            world,
+            beta=self.beta,
+            reference=self.reference,
+            guess=guess,
+            # As near to rounding as a discounted sum of such rewards allows.
+            tolerance=1e-13 * largest / max(1.0 - world.discount, 1e-2) ** 2,
+        )
+        self.anchor, self.slope = (weights, plan.values), None
+        self.system = PolicySystem(world, plan.policy)
+        visits = self.system.solve(world.start * ~world.terminal, transpose=True) * ~world.terminal
+        return float(world.start @ plan.values), plan.policy, visits
+
+    def _total(self, policy: np.ndarray, visits: np.ndarray) -> np.ndarray:
+        """(S, A) occupancy measure."""
+        if self.horizon is None:
+            return policy * visits[:, None]
+        if self.features.on_states:  # only row sums matter: skip the action axis
+            return visits.sum(axis=0)[:, None]
+        return np.einsum("tsa,ts->sa", policy, visits)
+
+    def hessian(self, state) -> np.ndarray:
+        """(K, K) from the policy and visits of `evaluate`."""
+        policy, visits, _ = state
+        phi = self.features.stack()
+        n_states, n_actions = self.mdp.reward.shape
+        gamma, matrix = self.mdp.discount, self.mdp.transitions
+        hessian = np.zeros((self.features.count, self.features.count))
+
+        def add(pi: np.ndarray, here: np.ndarray, next_value: np.ndarray) -> np.ndarray:
+            """Add one slice's covariance; return dV/dw (S, K), with next_value = dV'/dw."""
+            q = phi + gamma * (matrix @ next_value).reshape(n_states, n_actions, -1)
+            mean = np.matmul(pi[:, None, :], q)[:, 0, :]
+            centred = (q - mean[:, None, :]) * np.sqrt(pi * here[:, None])[:, :, None]
+            flat = centred.reshape(-1, q.shape[2])
+            hessian[...] += flat.T @ flat
+            return mean
+
+        if self.horizon is None:
+            phi_pi = np.matmul(
+                policy[:, None, :], np.broadcast_to(phi, (*policy.shape, phi.shape[2]))
+            )
+            add(policy, visits, self.system.solve(phi_pi[:, 0, :], tolerance=1e-8))
+        else:
+            slope = np.zeros((n_states, self.features.count))
+            alive = (~self.mdp.terminal)[:, None]
+            for t in range(self.horizon - 1, -1, -1):
+                slope = add(policy[t], visits[t], slope) * alive
+        return hessian / self.beta
+
+    def best_return(self, reward: np.ndarray) -> float:
+        """max over policies of the expected return under `reward` (S, A)."""
+        world = self.mdp.with_reward(reward)
+        if self.horizon is not None:
+            return float(world.start @ backward_induction(world, self.horizon).values[0])
+        solver = modified_policy_iteration if world.discount < 1.0 else policy_iteration
+        plan = solver(world)
+        return float(world.start @ plan.values)
+
+
+def fit_max_causal_ent(
+    mdp: TabularMDP,
+    features: Any,
+    expert_features: Any,
+    *,
+    horizon: int | None = None,
+    beta: float = 1.0,
+    reference: Any = None,
+    l2: float = 0.0,
+    l1: float = 0.0,
+    tolerance: float = 1e-6,
+    max_iterations: int = 200,
+    solver: str = "auto",
+    initial_weights: Any = None,
+) -> MaxEntResult:
+    """Maximum causal entropy IRL with a linear reward (Ziebart, Bagnell & Dey 2010).
+
+    Minimises g(w) + l2/2 |w|_2^2 + l1 |w|_1 until the optimality condition holds to `tolerance`.
+
+    Args:
+        features: (S, K) or (S, A, K), dense or scipy.sparse (then 2-D).
+        expert_features: (K,) with the discount of `mdp` (gamma^t from t = 0) and at most `horizon`
+            steps.
+        horizon: T, or None for the stationary discounted policy.
+        l2, l1: penalties. With l2 > 0 a solution always exists.
+        solver: "newton" (exact Hessian), "lbfgs", or "auto": Newton up to 64 features, no l1.
+
+    Raises:
+        UnreachableFeaturesError: some reward gives the expert more than *any* policy can earn, so
+            the likelihood grows for ever. The message gives the proof.
+        NotConvergedError: the tolerance was not reached for another reason.
+    """
+    problem = _Causal(mdp, features, expert_features, horizon, beta, reference)
+    return fit(problem, l2, l1, tolerance, max_iterations, solver, initial_weights, "causal")
+
+
+def log_likelihood(log_policy: np.ndarray, demonstrations: Trajectories) -> float:
+    """Mean over trajectories of sum_t log pi(a_t | s_t), in nats.
+
+    Args:
+        log_policy: (S, A), or (T, S, A) for a policy that changes with time.
+    """
+    states, actions = demonstrations.acting_states, demonstrations.actions
+    if log_policy.ndim == 3:
+        if demonstrations.lengths.max() > len(log_policy):
+            raise InvalidTrajectoryError(
+                f"a demonstration has {demonstrations.lengths.max()} steps; the policy only "
+                f"{len(log_policy)}. Raise the horizon."
+            )
+        picked = log_policy[demonstrations.steps, states, actions]
+    else:
+        picked = log_policy[states, actions]
+    return float(picked.sum() / len(demonstrations))
