@@ -6,9 +6,11 @@ came back. `Answer` runs on the check's side: it is what a check function receiv
 
 from __future__ import annotations
 
+import ast
 import linecache
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,15 @@ from irlbook.exercises.model import CheckFailed
 _HERE = str(Path(__file__).resolve().parent)
 _LIBRARIES = tuple({sys.prefix, sys.base_prefix, str(Path(_HERE).parent)})
 _MAX_TEXT = 300
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Code to run: these statements (by index) of this cell's source."""
+
+    cell: int
+    source: str
+    indices: tuple[int, ...]
 
 
 class StudentError(CheckFailed):
@@ -154,3 +165,17 @@ def local_answer(function: Callable[..., Any], name: str | None = None) -> Answe
     """An `Answer` that calls a function of this process (the student's notebook)."""
     name = name or getattr(function, "__name__", "your function")
     return Answer(name, lambda request: serve(function, request))
+
+
+def load_function(pieces: Iterable[Piece], name: str, flags: int = 0) -> Callable[..., Any]:
+    """Run the pieces in a fresh namespace and return the function. This executes the code."""
+    namespace: dict[str, Any] = {"__name__": "answers"}
+    for piece in pieces:
+        filename = f"cell {piece.cell}"
+        lines = piece.source.splitlines(keepends=True)
+        linecache.cache[filename] = (len(piece.source), None, lines, filename)
+        body = ast.parse(piece.source).body
+        for index in piece.indices:
+            tree = ast.Module(body=[body[index]], type_ignores=[])
+            exec(compile(tree, filename, "exec", flags=flags, dont_inherit=True), namespace)
+    return namespace[name]

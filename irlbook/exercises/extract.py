@@ -10,17 +10,16 @@ from __future__ import annotations
 import __future__
 
 import ast
-import linecache
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import nbformat
 
 from irlbook.errors import CheckFailed, NotebookError
+from irlbook.exercises.answers import Piece
 
 MAX_NOTEBOOK = 32 * 2**20
 MAX_CODE = 2**20
@@ -29,15 +28,6 @@ _MAGIC = re.compile(r"^\s*(%|!|\?)|\?\s*$")
 _SIMPLE = (
     ast.Constant | ast.Name | ast.Attribute | ast.UnaryOp | ast.BinOp | ast.Tuple | ast.List
 ) | (ast.Dict | ast.Set | ast.operator | ast.unaryop | ast.expr_context)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Code to run: these statements (by index) of this cell's source."""
-
-    cell: int
-    source: str
-    indices: tuple[int, ...]
 
 
 @dataclass
@@ -232,17 +222,3 @@ def parse_notebook(notebook: nbformat.NotebookNode) -> NotebookCode:
     if sum(len(source) for _, source in cells) > MAX_CODE:
         raise NotebookError("the notebook holds more than a million characters of code")
     return parse_cells(cells)
-
-
-def load_function(pieces: Iterable[Piece], name: str, flags: int = 0) -> Callable[..., Any]:
-    """Run the pieces in a fresh namespace and return the function. This executes the code."""
-    namespace: dict[str, Any] = {"__name__": "answers"}
-    for piece in pieces:
-        filename = f"cell {piece.cell}"
-        lines = piece.source.splitlines(keepends=True)
-        linecache.cache[filename] = (len(piece.source), None, lines, filename)
-        body = ast.parse(piece.source).body
-        for index in piece.indices:
-            tree = ast.Module(body=[body[index]], type_ignores=[])
-            exec(compile(tree, filename, "exec", flags=flags, dont_inherit=True), namespace)
-    return namespace[name]

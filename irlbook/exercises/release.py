@@ -19,10 +19,9 @@ import nbformat
 import numpy as np
 
 from irlbook.errors import CheckFailed, InvalidExerciseError, NotebookError
-from irlbook.exercises.answers import local_answer
+from irlbook.exercises.answers import load_function, local_answer
 from irlbook.exercises.extract import (
     NotebookCode,
-    load_function,
     parse_cells,
     parse_notebook,
     read_notebook,
