@@ -215,16 +215,16 @@ def release() -> None:
 
 @exercises_app.command("verify")
 def verify() -> None:
-    """Fail when exercises/ is not what solutions/ would give."""
-    from irlbook.exercises.release import stale
+    """Fail when the exercises are not fit to hand out, or are not what solutions/ would give."""
+    from irlbook.exercises.release import verify as verify_all
     from irlbook.repository import find_root
 
     root = find_root()
-    problems = stale(root / "solutions", root / "exercises")
+    problems = verify_all(root / "solutions", root / "exercises")
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:
-        typer.echo("run: irlbook exercises release", err=True)
+        typer.echo("when all else is mended, run: irlbook exercises release", err=True)
         raise typer.Exit(1)
     typer.echo("exercises are up to date")
 
@@ -234,21 +234,23 @@ def grade(
     submissions: Annotated[Path, typer.Argument(help="The folder of submissions.")],
     out: Annotated[Path, typer.Option(help="The table of points.")] = Path("grades.csv"),
     feedback: Annotated[Path, typer.Option(help="A page for each student.")] = Path("feedback"),
-    seed: Annotated[int, typer.Option(help="Draws the cases; keep it to yourself.")] = 0,
-    timeout: Annotated[float, typer.Option(help="Seconds for one submission.", min=0.1)] = 120,
-    memory: Annotated[int, typer.Option(help="Megabytes for one submission.", min=64)] = 2048,
+    seed: Annotated[
+        int | None, typer.Option(help="Draws the test cases; a secret one unless given.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for one exercise.", min=0.1)] = 20,
+    memory: Annotated[int, typer.Option(help="Megabytes for one exercise.", min=64)] = 2048,
+    chapter: Annotated[
+        list[str] | None, typer.Option(help="Grade this chapter only; may be given again.")
+    ] = None,
 ) -> None:
-    """Grade a folder of submissions; each runs alone, and no result is no points."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    """Grade a folder of submissions; each exercise runs alone, and no result is no points."""
     from irlbook.exercises.grading import grade as grade_all
 
-    with Progress(console=Console(stderr=True)) as bars:
-        task = bars.add_task("grading", total=None)
-
-        def progress(done: int, total: int, name: str) -> None:
-            bars.update(task, completed=done, total=total, description=name)
-
-        summary = grade_all(submissions, out, feedback, seed, timeout, memory, progress)
-    typer.echo(summary)
+    try:
+        summary = grade_all(
+            submissions, out, feedback, seed, timeout, memory, chapters=chapter or None
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(str(summary))

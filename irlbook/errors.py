@@ -106,6 +106,10 @@ class CodecError(IrlbookError, ValueError):
     """A value cannot cross the border between the student's process and the check."""
 
 
+class MissingMarksError(IrlbookError, ValueError):
+    """A text has no marks between which something generated goes."""
+
+
 class NotebookError(IrlbookError, ValueError):
     """A notebook is corrupt, foreign, or its cells do not agree with the exercise cards."""
 

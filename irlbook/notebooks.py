@@ -30,6 +30,16 @@ Progress = Callable[[int, int, str], None]
 
 SECONDS_LADDER = (10, 20, 30, 45, 60, 90, 120, 180)
 MEGABYTES_LADDER = (256, 512, 768, 1024, 1536, 2048)
+PAGE = """{% extends 'lab/index.html.j2' %}
+{% block data_png scoped %}
+<div class="jp-RenderedImage jp-OutputArea-output {{ extra_class }}">
+<img src="data:image/png;base64,{{ output.data['image/png'] | escape_html }}"
+alt="{{ (output | get_metadata('alt', 'image/png') or '') | escape_html }}">
+</div>
+{% endblock data_png %}
+"""
+"""nbconvert's page, whose own block for figures drops their alt text."""
+
 COST = re.compile(r"(<!-- cost -->)(.*?)(<!-- /cost -->)", re.DOTALL)
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -70,6 +80,9 @@ def read(path: Path | str) -> NotebookNode:
         )
     content.setdefault("metadata", {})
     try:
+        language = content["metadata"].get("kernelspec", {}).get("language", "python")
+        if language.lower() != "python":
+            raise ValueError(f"it is for {language}, the book runs Python only")
         if content.get("nbformat") != 4:
             raise ValueError(f"format {content.get('nbformat')!r} instead of 4")
         content["nbformat_minor"] = max(5, content.get("nbformat_minor", 0))
@@ -85,9 +98,6 @@ def read(path: Path | str) -> NotebookNode:
         raise NotebookError(
             f"{path}: not a valid notebook ({reason}); open it in JupyterLab and save it again"
         ) from error
-    language = notebook.metadata.get("kernelspec", {}).get("language", "python")
-    if language.lower() != "python":
-        raise NotebookError(f"{path}: a notebook for {language}; the book runs Python only")
     return notebook
 
 
@@ -125,9 +135,14 @@ def write_html(notebook: NotebookNode, path: Path | str) -> None:
     """Write a notebook as one HTML page, in one step."""
     import logging
 
+    from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(log=logging.getLogger("irlbook.html"))
+    exporter = HTMLExporter(
+        extra_loaders=[DictLoader({"irlbook.html.j2": PAGE})],
+        template_file="irlbook.html.j2",
+        log=logging.getLogger("irlbook.html"),
+    )
     exporter.log.setLevel(logging.ERROR)
     page, _ = exporter.from_notebook_node(
         notebook, resources={"metadata": {"name": title(notebook)}}

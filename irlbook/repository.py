@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irlbook.errors import RepositoryNotFoundError, UnknownChapterError
+from irlbook.errors import MissingMarksError, RepositoryNotFoundError, UnknownChapterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,10 +85,10 @@ def with_table(readme: str, table: str) -> str:
     """`readme` with `table` between its marks.
 
     Raises:
-        ValueError: the marks are missing.
+        MissingMarksError: the marks are missing.
     """
     if not TABLE.search(readme):
-        raise ValueError(
+        raise MissingMarksError(
             "the README has no place for the table; add the lines "
             "<!-- chapters --> and <!-- /chapters -->"
         )
