@@ -1,0 +1,90 @@
+"""What a student reads after grading: which property failed and a hint, never the answer."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from irlbook.exercises.grading import Submission
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem;
+       color: #1b1b1b; background: #fff; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+section { border-left: 4px solid #767676; margin: 1rem 0; padding: .1rem 1rem; }
+section.ok { border-color: #0072b2; } section.failed { border-color: #d55e00; }
+dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; overflow-wrap: anywhere; }
+.points { float: right; }
+"""
+_WORDS = {
+    "ok": "passed",
+    "failed": "not yet",
+    "manual": "your instructor reads this one",
+    "read": "read by your instructor",
+    "error": "could not be graded; your instructor has been told",
+}
+
+
+def page(student: str, submissions: Sequence[Submission]) -> str:
+    """One self-contained HTML page for a student; everything in it is escaped.
+
+    Args:
+        student: the student's name, as the folder or file gave it.
+        submissions: the student's graded notebooks.
+    """
+    out = [
+        "<!DOCTYPE html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>Feedback for {html.escape(student)}</title>",
+        f"<style>{_STYLE}</style></head><body>",
+        f"<h1>Feedback for {html.escape(student)}</h1>",
+    ]
+    for submission in submissions:
+        out.append(f"<h2>{html.escape(submission.notebook)}</h2>")
+        if submission.message:
+            out.append(f"<p>{html.escape(submission.message)}</p>")
+        if submission.results:
+            total = f"{submission.points:g} of {submission.maximum:g} points"
+            waits = " (written answers not yet read)" if submission.needs_manual else ""
+            out.append(f"<p>{total}{waits}</p>")
+        for exercise in submission.exercises:
+            result = submission.results.get(exercise.id)
+            if result is None:
+                continue
+            got = "–" if result.points is None else f"{result.points:g}"
+            out += [
+                f'<section class="{html.escape(result.status)}">',
+                f'<h3><span class="points">{got} / {exercise.points:g}</span>'
+                f"{html.escape(exercise.id)} · {html.escape(exercise.title)}</h3>",
+                f"<p>{_WORDS.get(result.status, html.escape(result.status))}</p>",
+            ]
+            lines = (
+                ("What fails", result.property),
+                ("Seen", result.detail),
+                ("Hint", result.hint),
+            )
+            terms = [
+                f"<dt>{name}</dt><dd>{html.escape(text)}</dd>"
+                for name, text in (*lines, ("Note", result.note))
+                if text
+            ]
+            out += [f"<dl>{''.join(terms)}</dl>" if terms else "", "</section>"]
+    return "\n".join([*out, "</body></html>", ""])
+
+
+def file_name(student: str, taken: set[str]) -> str:
+    """A safe file name for a student's page, different from those in `taken` (it is added).
+
+    Names that only differ in letter case, or hold what file systems refuse, get a short code.
+    """
+    plain = re.sub(r"[^\w.-]+", "_", student).strip("._")[:80]
+    reserved = re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", plain)
+    if plain != student or not plain or reserved or plain.casefold() in taken:
+        plain += "-" + hashlib.sha256(student.encode(errors="replace")).hexdigest()[:8]
+    taken.add(plain.casefold())
+    return f"{plain}.html"

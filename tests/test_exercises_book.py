@@ -1,0 +1,58 @@
+"""Every exercise of the book: the reference passes, the stub and each wrong answer fail."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from irlbook.exercises import all_exercises, release
+from irlbook.exercises.answers import Answer
+from irlbook.exercises.extract import parse_notebook, read_notebook
+from irlbook.exercises.model import run_check
+from irlbook.exercises.sandbox import Worker
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = [e for e in all_exercises() if int(e.chapter) < 90]
+CODE = [e for e in BOOK if e.kind != "written"]
+
+
+def parsed(chapter: str):
+    (path,) = (ROOT / "solutions").glob(f"{chapter}_*.ipynb")
+    return parse_notebook(read_notebook(path))
+
+
+@pytest.mark.parametrize("exercise", CODE, ids=lambda e: e.id)
+def test_reference_passes_and_stub_and_wrong_answers_are_told(exercise):
+    assert release.problems(exercise, parsed(exercise.chapter), seeds=(1, 2, 3)) == []
+
+
+@pytest.mark.parametrize("exercise", CODE, ids=lambda e: e.id)
+def test_reference_passes_in_the_graders_process(exercise):
+    code = parsed(exercise.chapter)
+    pieces = code.pieces(exercise.function)
+    with Worker(exercise.function, pieces, flags=code.flags, timeout=60.0) as worker:
+        run_check(exercise, Answer(exercise.function, worker.send), seed=4)
+
+
+@pytest.mark.parametrize("exercise", BOOK, ids=lambda e: e.id)
+def test_hints_do_not_hold_the_answer(exercise):
+    if exercise.kind == "written":
+        return
+    source = release.reference_source(exercise, parsed(exercise.chapter))
+    body = re.search(r"### BEGIN SOLUTION\n(.*?)### END SOLUTION", source, re.S)
+    lines = [line.strip() for line in (body[1] if body else "").splitlines()]
+    told = "\n".join([*exercise.hints, exercise.goal, exercise.title])
+    assert not [line for line in lines if len(line) > 12 and line in told]
+
+
+def test_the_exercises_are_fit_to_hand_out():
+    if not BOOK:
+        pytest.skip("no exercises yet")
+    assert release.stale(ROOT / "solutions", ROOT / "exercises") == []
+    # everything of `verify` but the references, stubs and wrong answers tested above
+    for path in sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb")):
+        exercises = all_exercises(release.chapter_of(path))
+        stamped = release.stamp(read_notebook(path), exercises)
+        assert release._notebook_problems(stamped, exercises) == []

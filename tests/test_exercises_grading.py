@@ -1,0 +1,425 @@
+"""The grader against a classroom of accidents and mischief: each loses only its own points."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import sys
+import threading
+from pathlib import Path
+
+import nbformat
+import pytest
+from exercises_classroom import VILLAINS, classroom
+from exercises_demo import EXERCISES, SOLUTIONS, WRITTEN
+
+from irlbook.errors import CheckFailed, NotebookError
+from irlbook.exercises import feedback, grading, model
+from irlbook.exercises.answers import Answer
+from irlbook.exercises.extract import parse_cells
+from irlbook.exercises.sandbox import Worker
+
+LINUX = sys.platform.startswith("linux")
+
+
+@pytest.fixture(scope="module")
+def demo_chapter():
+    saved = dict(model._REGISTRY)
+    model._REGISTRY.update({e.id: e for e in EXERCISES if e.id != "90.3"})  # one fewer to run
+    yield
+    model._REGISTRY.clear()
+    model._REGISTRY.update(saved)
+
+
+@pytest.fixture(scope="module")
+def graded(demo_chapter, tmp_path_factory):
+    """The whole classroom, graded once."""
+    home = tmp_path_factory.mktemp("graded")
+    victim = home / "victim"
+    victim.mkdir()
+    (victim / "keep.txt").write_text("precious", encoding="utf-8")
+    folder = home / "submissions"
+    folder.mkdir()
+    classroom(folder, EXERCISES, victim)
+    try:
+        (folder / "linked_90_demo.ipynb").symlink_to(folder / "good" / "90_demo.ipynb")
+        (folder / "linked_folder").symlink_to(folder / "good", target_is_directory=True)
+    except OSError:
+        pass
+    seen: list[tuple[int, int, str]] = []
+    summary = grading.grade(
+        folder,
+        home / "out" / "grades.csv",
+        home / "feedback",
+        seed=11,
+        timeout=1.5,
+        memory_mb=400,
+        progress=lambda *step: seen.append(step),
+    )
+    with summary.out_csv.open(encoding="utf-8", newline="") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in summary.pages}
+    return home, summary, rows, pages, seen
+
+
+@pytest.mark.parametrize("name", VILLAINS)
+def test_a_villain_loses_only_its_own_points(graded, name):
+    _, summary, rows, pages, _ = graded
+    row = rows[name]
+    assert (row["90.1"], row["90.2"]) == ("0", "2"), row
+    assert row["points"] == "2" and row["max"] == "9"
+    (submission,) = (s for s in summary.submissions if s.student == name)
+    result = submission.results["90.1"]
+    said = f"{result.property}\n{result.detail}\n{result.hint}"
+    assert result.status == "failed"
+    if name == "reads_others" and not LINUX:
+        return
+    assert re.search(VILLAINS[name][1], said), said
+    assert name in pages
+
+
+def test_nothing_outside_the_scratch_folder_was_touched(graded):
+    home = graded[0]
+    assert (home / "victim" / "keep.txt").read_text(encoding="utf-8") == "precious"
+    assert not list(home.rglob("*.journal")) and not list(home.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["good", "prints", "nbgrader_style", "ann", "'=cmd!A1"])
+def test_the_good_get_their_points_in_every_layout(graded, name):
+    row = graded[2][name]
+    assert (row["90.1"], row["90.2"]) == ("3", "2")
+    assert row["90.4"] == "" and row["needs_manual"] == "90.4" and row["status"] == "needs manual"
+
+
+def test_megabytes_of_prints_are_mentioned(graded):
+    assert re.search(r"printed 1\d MB", graded[3]["prints"])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("corrupt", "damaged or no Jupyter notebook"),
+        ("foreign", "not an exercise notebook of this book"),
+        ("odd", "damaged or no Jupyter notebook"),
+        ("empty", "no notebook in the folder"),
+        ("huge", "too large"),
+        ("linked", "symbolic link"),
+        ("linked_folder", "symbolic link"),
+    ],
+)
+def test_what_cannot_be_graded_gets_a_row_and_a_message(graded, name, says):
+    home, _, rows, pages, _ = graded
+    if name.startswith("linked") and not (home / "submissions" / name).is_symlink():
+        if not (home / "submissions" / f"{name}_90_demo.ipynb").is_symlink():
+            pytest.skip("no symbolic links here")
+    row = rows[name]
+    assert row["status"] == "not graded" and says in row["message"] and row["points"] == "0"
+    assert says in pages[name]
+
+
+def test_the_summary_counts_and_the_progress_reaches_the_end(graded):
+    _, summary, _, _, seen = graded
+    text = str(summary)
+    assert "seed 11" in text and "could not be graded" in text and "ignored: notes.txt" in text
+    assert seen[-1][0] == seen[-1][1] == len(seen) - 1
+
+
+def test_feedback_never_shows_the_answer(graded):
+    pages = graded[3]
+    secrets = [line.strip() for s in SOLUTIONS.values() for line in s.splitlines()[1:]]
+    secrets = [s for s in secrets if "###" not in s and '"""' not in s and len(s) > 8]
+    secrets += [WRITTEN, "np.exp(q / beta).sum", "expect_close", "check_soft_backup", "Traceback"]
+    secrets += [c.text for e in EXERCISES for c in e.rubric]
+    for name, page in pages.items():
+        for secret in secrets:
+            assert secret not in page, (name, secret)
+
+
+def test_feedback_is_escaped_and_self_contained(graded):
+    page = graded[3]["scripts"]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script" not in page and "http" not in page and "src=" not in page
+
+
+def test_the_sheet_of_written_answers_has_the_rubric(graded):
+    _, summary, _, _, _ = graded
+    with summary.written_csv.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    good = [r for r in rows if r["student"] == "good"]
+    assert [r["criterion"] for r in good] == [c.text for c in EXERCISES[3].rubric]
+    assert good[0]["answer"] == "Information has a price." and good[0]["points"] == ""
+    assert [r["answer"] for r in rows if r["student"] == "'=cmd!A1"] == ["'=1+1"] * 2
+    assert [r["answer"] for r in rows if r["student"] == "ann"][0] == "(no answer found)"
+
+
+def test_no_cell_of_a_table_is_a_formula(graded):
+    for path in (graded[1].out_csv, graded[1].written_csv):
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.reader(file):
+                assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row)
+
+
+# ------------------------------------------------------------------ journal, marks, settings
+
+
+@pytest.fixture
+def small(demo_chapter, tmp_path):
+    """Two submissions, to grade again and again."""
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    classroom(folder, EXERCISES, tmp_path, names=["returns_text", "stub"])
+    return folder, tmp_path / "grades.csv"
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """Grading without processes: counts the calls and passes everything."""
+    calls: list[tuple[str, str, int]] = []
+
+    def pass_all(exercise, submission, *, seed, **limits):
+        calls.append((submission.student, exercise.id, seed))
+        if exercise.kind == "written":
+            return grading.Result(None, "manual")
+        return grading.Result(exercise.points, "ok")
+
+    monkeypatch.setattr(grading, "grade_exercise", pass_all)
+    return calls
+
+
+def test_an_interrupted_run_goes_on_where_it_was(small, instant):
+    def interrupt(done, total, label):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        grading.grade(*small, progress=interrupt)
+    assert not small[1].exists()
+    journal = small[1].with_name("grades.csv.journal")
+    assert len(journal.read_text(encoding="utf-8").splitlines()) == 4
+    with journal.open("a", encoding="utf-8") as file:
+        file.write('{"key": "torn')
+    before = len(instant)
+    summary = grading.grade(*small, progress=False)
+    assert len(instant) == before + 3 and len({seed for *_, seed in instant}) == 1
+    assert summary.seed == instant[0][2] and not journal.exists()
+
+
+def test_another_seed_a_changed_notebook_or_other_limits_start_afresh(small, instant):
+    def interrupt(done, total, label):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    for again, wanted in (({"seed": 2}, 6), ({"seed": 1, "timeout": 3.0}, 6), ({"seed": 1}, 2)):
+        small[1].with_name("grades.csv.journal").unlink(missing_ok=True)
+        with pytest.raises(KeyboardInterrupt):
+            grading.grade(*small, seed=1, progress=interrupt)
+        instant.clear()
+        grading.grade(*small, progress=False, **again)
+        assert len(instant) == wanted
+    with pytest.raises(KeyboardInterrupt):
+        grading.grade(*small, seed=1, progress=interrupt)
+    path = small[0] / "returns_text" / "90_demo.ipynb"
+    path.write_text(path.read_text(encoding="utf-8").replace("forty-two", "x"), encoding="utf-8")
+    instant.clear()
+    grading.grade(*small, seed=1, progress=False)
+    assert len(instant) == 6 - 1
+
+
+def test_points_given_by_hand_are_kept_and_counted(small, instant):
+    summary = grading.grade(*small, progress=False)
+    text = summary.written_csv.read_text(encoding="utf-8")
+    start = "stub,90_demo.ipynb,90.4,names the price of information,2,"
+    filled = text.replace(f"{start},", f"{start}1.5,")
+    summary.written_csv.write_text(filled, encoding="utf-8")
+    again = grading.grade(*small, progress=False)
+    assert {s.student: s.status for s in again.submissions}["stub"] == "needs manual"
+    lines = filled.splitlines()
+    filled = "\n".join(
+        re.sub(r",2,,", ",2,7,", line) if line.startswith("stub") else line for line in lines
+    )
+    summary.written_csv.write_text(filled, encoding="utf-8")
+    again = grading.grade(*small, progress=False)
+    (stub,) = (s for s in again.submissions if s.student == "stub")
+    assert stub.results["90.4"].points == 3.5 and stub.status == "graded" and stub.points == 8.5
+    assert "1.5" in again.written_csv.read_text(encoding="utf-8")
+
+
+def test_chapters_can_be_chosen_and_two_notebooks_are_pointed_out(small, instant):
+    folder, out = small
+    copy = folder / "stub" / "90_demo (1).ipynb"
+    copy.write_bytes((folder / "stub" / "90_demo.ipynb").read_bytes())
+    summary = grading.grade(folder, out, progress=False)
+    assert sum("more than one notebook" in s.message for s in summary.submissions) == 2
+    summary = grading.grade(folder, out, chapters=["3"], progress=False)
+    assert summary.submissions == [] and len(summary.ignored) == 3
+    with pytest.raises(NotebookError, match="where are the submissions"):
+        grading.grade(folder / "nowhere", out)
+
+
+def test_a_bar_is_shown_when_asked_for(small, instant, capsys):
+    grading.grade(*small, progress=True)
+    assert "6/6" in capsys.readouterr().err
+
+
+def test_the_graders_own_failure_gives_no_points_and_is_loud(small, monkeypatch):
+    def broken(*args, **kwargs):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr("subprocess.Popen", broken)
+    summary = grading.grade(*small, progress=False)
+    assert all(s.points == 0 and s.status == "grader error" for s in summary.submissions)
+    assert "grade them again" in str(summary)
+    assert "no more processes" in summary.out_csv.read_text(encoding="utf-8")
+
+
+def test_answers_written_below_the_card_or_without_marks_are_found():
+    cells = [
+        nbformat.v4.new_markdown_cell("<!-- card 90.4 -->\nExplain."),
+        nbformat.v4.new_markdown_cell("<!-- answer 90.4 -->\nYour answer here."),
+        nbformat.v4.new_markdown_cell("It has a price."),
+        nbformat.v4.new_markdown_cell("<!-- card 90.1 -->\nNext."),
+        nbformat.v4.new_markdown_cell("Not this."),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    assert grading.written_answers(notebook, EXERCISES) == {"90.4": "It has a price."}
+    meta = {"nbgrader": {"grade_id": "90.4-answer"}}
+    cells = [nbformat.v4.new_markdown_cell("Bare.", metadata=meta)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    assert grading.written_answers(notebook, EXERCISES) == {"90.4": "Bare."}
+
+
+def test_file_names_are_safe_and_differ():
+    taken: set[str] = set()
+    names = [feedback.file_name(s, taken) for s in ("Ann", "ann", "../../etc", "con", "", "é b")]
+    assert names[0] == "Ann.html" and len({n.casefold() for n in names}) == len(names)
+    assert all(re.fullmatch(r"[\w.-]+\.html", n) and not n.startswith(".") for n in names)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.csv"
+    grading.write_atomically(path, "old")
+
+    def fail(*args):
+        raise OSError
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError):
+        grading.write_atomically(path, "new")
+    assert path.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [path]
+
+
+# --------------------------------------------------------------------------------- one worker
+
+
+def call(source: str, *args, **limits):
+    code = parse_cells([(1, "import numpy as np\nimport os"), (2, source)])
+    limits = {"timeout": 5.0, "memory_mb": 400, **limits}
+    with Worker("f", code.pieces("f"), **limits) as worker:
+        value = Answer("f", worker.send)(*args)
+    assert not Path(worker.scratch).exists() and worker.process.poll() is not None
+    return value
+
+
+def test_an_answer_may_use_its_scratch_folder():
+    source = (
+        "def f():\n    import tempfile\n    from pathlib import Path\n"
+        "    with tempfile.TemporaryDirectory() as t:\n        Path(t, 'a').write_text('x')\n"
+        "    open('b', 'w').write('hi')\n    os.rename('b', 'c')\n    os.chmod('c', 0)\n"
+        "    os.mkdir('d', 0)\n    return sorted(os.listdir('.')), os.path.realpath('.')"
+    )
+    names, folder = call(source)
+    assert names == ["c", "d"] and folder != os.path.realpath(".")
+
+
+def test_an_answer_sees_no_environment_and_no_input(monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "123")
+    assert "SECRET_TOKEN" not in call("def f():\n    return dict(os.environ)")
+    with pytest.raises(CheckFailed, match="EOFError"):
+        call("def f():\n    return input()")
+
+
+def test_the_line_of_the_students_own_code_is_named():
+    with pytest.raises(CheckFailed, match=r"cell 2, line 2: `return g\(x\)`|cell 2, line 5"):
+        call("def f(x):\n    return g(x)\n\ndef g(x):\n    return np.linalg.inv(x)", [[0.0]])
+
+
+def test_a_failed_worker_stays_failed():
+    code = parse_cells([(1, "import os\ndef f(): os._exit(3)")])
+    with Worker("f", code.pieces("f")) as worker:
+        answer = Answer("f", worker.send)
+        for _ in range(2):
+            with pytest.raises(CheckFailed, match="exit code 3"):
+                answer()
+
+
+def test_time_is_counted_over_all_calls():
+    code = parse_cells([(1, "import time\ndef f(s): time.sleep(s)")])
+    with Worker("f", code.pieces("f"), timeout=0.5) as worker:
+        answer = Answer("f", worker.send)
+        answer(0.3)
+        with pytest.raises(CheckFailed, match="finishes in 0.5 seconds"):
+            answer(0.3)
+
+
+def test_memory_is_watched_from_outside_too(monkeypatch):
+    code = parse_cells([(1, "def f():\n    x = bytearray(10**8)\n    while True: pass")])
+    with Worker("f", code.pieces("f"), memory_mb=300) as worker:
+        worker.memory_mb = 50  # the child's own limit stays at 300
+        with pytest.raises(CheckFailed, match="needs less than 50 MB"):
+            Answer("f", worker.send)()
+
+
+def test_children_of_an_answer_die_with_it():
+    if not LINUX:
+        pytest.skip("forks by way of ctypes, past the audit hook")
+    code = parse_cells(
+        [
+            (
+                1,
+                "import ctypes, os, time\ndef f():\n    pid = ctypes.CDLL(None).fork()\n"
+                "    if pid == 0:\n        time.sleep(60)\n    return pid",
+            )
+        ]  # fmt: skip
+    )
+    import psutil
+
+    with Worker("f", code.pieces("f")) as worker:
+        if not worker.landlock:
+            pytest.skip("ctypes is refused here")
+        pid = Answer("f", worker.send)()
+        assert psutil.pid_exists(pid)
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_kernel_refuses_what_slips_past_the_audit_hook(tmp_path):
+    keep = tmp_path / "keep.txt"
+    keep.write_text("precious", encoding="utf-8")
+    source = (
+        "import ctypes\ndef f(path):\n    c, path = ctypes.CDLL(None), path.encode()\n"
+        "    return [c.unlink(path), c.open(path, 1), c.kill(os.getppid(), 0), c.system(b'true')]"
+    )
+    code = parse_cells([(1, "import os"), (2, source)])
+    with Worker("f", code.pieces("f")) as worker:
+        if not worker.landlock:
+            pytest.skip("this system has no Landlock")
+        removed, opened, _, shell = Answer("f", worker.send)(str(keep))
+    assert removed == -1 and opened == -1 and shell != 0 and keep.exists()
+
+
+def test_threads_are_not_left_behind():
+    for _ in range(3):
+        call("def f():\n    return 1")
+    ours = [t for t in threading.enumerate() if "_talk" in t.name or "_listen" in t.name]
+    for thread in ours:
+        thread.join(timeout=2)
+    assert not any(thread.is_alive() for thread in ours)
+
+
+def test_journal_ignores_what_is_not_a_journal(tmp_path):
+    path = tmp_path / "j"
+    path.write_text("[1]\nnot json\n", encoding="utf-8")
+    journal = grading.Journal(path, 5, {})
+    assert journal.seed == 5 and journal.done == {}
+    assert json.loads(path.read_text(encoding="utf-8")) == {"seed": 5, "settings": {}}
