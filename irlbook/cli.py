@@ -72,11 +72,12 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(
+    context: typer.Context,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
-    """Open the book in JupyterLab."""
+    """Open the book in JupyterLab. Further options are JupyterLab's own: --port, --allow-root."""
     from importlib.util import find_spec
 
     from irlbook.errors import MissingDependencyError
@@ -88,6 +89,7 @@ def lab(
     first = next((f"/{path.relative_to(root).as_posix()}" for path in chapters(root)), "/chapters")
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
     command += [f"--LabApp.default_url=/lab/tree{first}"] + ([] if browser else ["--no-browser"])
+    command += context.args
     try:
         raise typer.Exit(subprocess.call(command))
     except KeyboardInterrupt:

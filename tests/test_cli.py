@@ -188,11 +188,11 @@ def test_doctor_exits_1_when_something_is_broken(call, monkeypatch):
 def test_lab_opens_the_book_at_the_tour(book, call, monkeypatch):
     commands = []
     monkeypatch.setattr(cli.subprocess, "call", lambda command: commands.append(command) or 0)
-    assert call("lab", "--no-browser")[0] == 0
+    assert call("lab", "--no-browser", "--port", "9999")[0] == 0
     assert commands[0][0] == sys.executable
     assert f"--ServerApp.root_dir={book}" in commands[0]  # so that links to exercises work
     assert "--LabApp.default_url=/lab/tree/chapters/00_tour.ipynb" in commands[0]
-    assert commands[0][-1] == "--no-browser"
+    assert commands[0][-3:] == ["--no-browser", "--port", "9999"]
 
     def interrupt(command):
         raise KeyboardInterrupt
