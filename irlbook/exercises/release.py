@@ -112,7 +112,8 @@ def stamp(notebook: nbformat.NotebookNode, exercises: list[Exercise]) -> nbforma
                     f"{found[1]}-check", grade=True, solution=False, points=cards[found[1]].points
                 )
                 cell.metadata["nbgrader"] = meta
-    notebook.metadata["irlbook"] = {"exercises": [e.id for e in exercises]}
+    book = notebook.metadata.setdefault("irlbook", nbformat.NotebookNode())
+    book["exercises"] = [e.id for e in exercises]  # beside what the build recorded there
     return notebook
 
 
@@ -160,6 +161,7 @@ def student_copy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         elif cell.cell_type == "markdown" and (found := _ANSWER.search(cell.source)):
             cell.source = f"{found[0]}\n{TEXT_STUB}"
     keep = {k: v for k, v in notebook.metadata.items() if k in ("kernelspec", "irlbook")}
+    keep["irlbook"] = {k: v for k, v in keep.get("irlbook", {}).items() if k != "cost"}
     language = {"name": "python"}
     notebook.metadata = nbformat.from_dict({**keep, "language_info": language})
     return notebook
