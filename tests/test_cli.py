@@ -13,6 +13,8 @@ from irlbook import cli, notebooks, repository
 from irlbook.environment import Finding
 from irlbook.errors import RepositoryNotFoundError, UnknownChapterError
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 @pytest.fixture
 def call(monkeypatch, capsys):
@@ -306,3 +308,31 @@ def test_grade_really_takes_these_arguments():
 def test_metadata_of_a_chapter_is_plain_json(book):
     content = json.loads((book / "chapters" / "03_price.ipynb").read_text(encoding="utf-8"))
     assert set(content["metadata"]["irlbook"]) >= {"question", "cost", "version"}
+
+
+# What plain `pytest` does -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("printed", "compared"),
+    [("-0.000", "0.000"), ("[-0.00 1.0]", "[0.00 1.0]"), ("-0.001", "-0.001"), ("1-0.0", "1-0.0")],
+)
+def test_nbval_takes_negative_zero_for_zero_and_nothing_else(printed, compared):
+    import configparser
+    import re
+
+    rules = configparser.RawConfigParser()
+    rules.read(ROOT / "tests" / "nbval_sanitize.cfg")
+    for name in rules.sections():
+        printed = re.sub(rules.get(name, "regex"), rules.get(name, "replace"), printed)
+    assert printed == compared
+
+
+def test_plain_pytest_covers_everything_strictly():
+    import tomllib
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    options = settings["tool"]["pytest"]["ini_options"]
+    assert {"tests", "irlbook", "chapters", "solutions"} == set(options["testpaths"])
+    assert {"--nbval", "--nbval-current-env", "--doctest-modules"} <= set(options["addopts"])
+    assert not {"--nbval-lax"} & set(options["addopts"])

@@ -272,3 +272,13 @@ def test_long_first_lines_are_shortened():
 )
 def test_cost_moves_along_the_ladder_without_wavering(value, recorded, bound):
     assert notebooks.rung(value, notebooks.SECONDS_LADDER, recorded) == bound
+
+
+def test_a_stamped_solution_stays_as_the_build_left_it():
+    release = pytest.importorskip("irlbook.exercises.release")
+    nb = chapter()
+    stamped = release.stamp(nb, [])
+    assert notebooks.normalise(stamped) == release.stamp(nb, [])
+    assert stamped.metadata.irlbook.cost == nb.metadata.irlbook.cost
+    # a student's copy does not go stale because a run took longer
+    assert "cost" not in release.student_copy(stamped).metadata.irlbook
