@@ -59,7 +59,8 @@ class TabularMDP:
         """Check the parts of an MDP and put them in standard form.
 
         Args:
-            transitions: (S, A, S) dense, or (S*A, S) dense or sparse with row ``s*A + a``.
+            transitions: (S, A, S) dense, or (S*A, S) dense or sparse with row ``s*A + a``. A CSR
+                matrix in canonical form is not copied: do not change its arrays afterwards.
             reward: (S,) collected in s before moving; (S, A); or (S, A, S) / sparse (S*A, S)
                 on transitions, which is averaged over the next state.
             start: (S,) distribution, one state number, or None for uniform over the states
@@ -75,12 +76,11 @@ class TabularMDP:
             raise InvalidMDPError(f"discount must lie in [0, 1]; got {discount}.")
         matrix, n_states, n_actions = _as_transition_matrix(transitions)
         ended = _as_terminal(terminal, n_states)
+        matrix = _empty_rows(matrix, np.repeat(ended, n_actions))
         _check_rows(matrix, ended, n_actions)
-        if ended.any():
-            matrix = _empty_rows(matrix, np.repeat(ended, n_actions))
         rewards = _as_expected_reward(reward, matrix, ended, n_actions)
         first = _as_start(start, ended, n_states)
-        for array in (rewards, first, ended):
+        for array in (rewards, first, ended, matrix.data, matrix.indices, matrix.indptr):
             array.flags.writeable = False
         return cls(matrix, rewards, first, float(discount), ended)
 
@@ -198,8 +198,10 @@ class TabularMDP:
 
 
 def _as_transition_matrix(transitions: Any) -> tuple[sparse.csr_array, int, int]:
-    """Return (S*A, S) CSR with sorted, summed entries, and S and A."""
+    """Return (S*A, S) CSR with sorted, summed entries, none of them zero, and S and A."""
     if sparse.issparse(transitions):
+        if transitions.ndim != 2:
+            raise ShapeError(f"sparse transitions must be (S*A, S); got {transitions.shape}.")
         matrix = sparse.csr_array(transitions, dtype=np.float64)
     else:
         dense = np.asarray(transitions, dtype=np.float64)
@@ -218,9 +220,20 @@ def _as_transition_matrix(transitions: Any) -> tuple[sparse.csr_array, int, int]
             f"transitions have {n_rows} rows for {n_states} states; there must be S*A rows, "
             "one for each state-action pair (row s*A + a)."
         )
-    if not matrix.has_canonical_format:
-        matrix = matrix.copy() if matrix is transitions else matrix
+    if not matrix.has_canonical_format or not matrix.data.all():
+        matrix = matrix.copy()  # the arrays may be the caller's
         matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+    index = np.int32 if max(matrix.nnz, n_rows) < 2**31 else np.int64
+    # A new matrix with its own views, so that making them read-only leaves the caller's alone.
+    matrix = sparse.csr_array(
+        (
+            matrix.data.view(),
+            matrix.indices.astype(index, copy=False).view(),
+            matrix.indptr.astype(index, copy=False).view(),
+        ),
+        shape=matrix.shape,
+    )
     return matrix, n_states, n_rows // n_states
 
 
@@ -245,12 +258,11 @@ def _check_rows(matrix: sparse.csr_array, ended: np.ndarray, n_actions: int) -> 
     """Every row of a state that is not terminal must be a probability distribution."""
     if not np.isfinite(matrix.data).all():
         raise NotFiniteError("transitions hold NaN or infinity; every entry must be a probability.")
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    bad = np.flatnonzero(matrix.data < 0)
-    if bad.size:
-        s, a = divmod(int(rows[bad[0]]), n_actions)
+    if matrix.nnz and matrix.data.min() < 0:
+        bad = int(np.argmax(matrix.data < 0))
+        s, a = divmod(int(np.searchsorted(matrix.indptr, bad, side="right")) - 1, n_actions)
         raise NotStochasticError(
-            f"P(.|s={s}, a={a}) has a negative probability ({matrix.data[bad[0]]:.3g})."
+            f"P(.|s={s}, a={a}) has a negative probability ({matrix.data[bad]:.3g})."
         )
     sums = matrix.sum(axis=1)
     wrong = (np.abs(sums - 1.0) > ROW_SUM_TOLERANCE) & ~np.repeat(ended, n_actions)
@@ -264,8 +276,10 @@ def _check_rows(matrix: sparse.csr_array, ended: np.ndarray, n_actions: int) -> 
 
 
 def _empty_rows(matrix: sparse.csr_array, drop: np.ndarray) -> sparse.csr_array:
-    """A copy of `matrix` without the entries of the rows in `drop` (bool, one a row)."""
+    """`matrix` without the entries of the rows in `drop` (bool, one a row)."""
     lengths = np.diff(matrix.indptr)
+    if not lengths[drop].any():
+        return matrix
     keep = ~np.repeat(drop, lengths)
     indptr = np.concatenate([[0], np.cumsum(np.where(drop, 0, lengths))])
     return sparse.csr_array(
