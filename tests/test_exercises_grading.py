@@ -284,7 +284,7 @@ def test_answers_written_below_the_card_or_without_marks_are_found():
     ]
     notebook = nbformat.v4.new_notebook(cells=cells)
     assert grading.written_answers(notebook, EXERCISES) == {"90.4": "It has a price."}
-    meta = {"nbgrader": {"grade_id": "90.4-answer"}}
+    meta = {"nbgrader": {"grade_id": "90-4-answer"}}
     cells = [nbformat.v4.new_markdown_cell("Bare.", metadata=meta)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     assert grading.written_answers(notebook, EXERCISES) == {"90.4": "Bare."}

@@ -58,17 +58,17 @@ def test_nbgrader_metadata_is_whole(house):
     (path,) = release.release(*folders(house))
     copy = nbformat.read(path, as_version=4)
     meta = {c.metadata.nbgrader.grade_id: c.metadata.nbgrader for c in copy.cells if c.metadata}
-    assert meta["90.1-check"] == {
+    assert meta["90-1-check"] == {
         "grade": True,
-        "grade_id": "90.1-check",
+        "grade_id": "90-1-check",
         "locked": True,
         "points": 3,
         "schema_version": 3,
         "solution": False,
         "task": False,
     }
-    assert meta["90.4-answer"].points == 4 and meta["90.4-answer"].solution
-    assert not meta["90.1-answer"].grade
+    assert meta["90-4-answer"].points == 4 and meta["90-4-answer"].solution
+    assert not meta["90-1-answer"].grade
     assert copy.metadata.irlbook.exercises == ["90.1", "90.2", "90.3", "90.4"]
 
 

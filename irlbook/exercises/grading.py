@@ -221,7 +221,7 @@ def written_answers(notebook: nbformat.NotebookNode, exercises: list[Exercise]) 
         mark = re.search(r"<!-- answer (\d\d\.\d+) -->", source)
         meta = cell.metadata.get("nbgrader")
         grade_id = str(meta.get("grade_id", "")) if isinstance(meta, dict) else ""
-        id = mark[1] if mark else grade_id.removesuffix("-answer")
+        id = mark[1] if mark else grade_id.removesuffix("-answer").replace("-", ".")
         id = id if id in written else current
         text = re.sub(r"<!--.*?-->", "", source, flags=re.S).replace(TEXT_STUB, "").strip()
         if id in written and text and cell.cell_type == "markdown":

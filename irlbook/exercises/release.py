@@ -55,7 +55,7 @@ def chapter_of(path: Path) -> str:
 def _nbgrader(grade_id: str, *, grade: bool, solution: bool, points: float | None = None) -> dict:
     meta: dict[str, Any] = {
         "grade": grade,
-        "grade_id": grade_id,
+        "grade_id": grade_id.replace(".", "-"),  # nbgrader takes no dots
         "locked": grade and not solution,
         "schema_version": 3,
         "solution": solution,
@@ -346,7 +346,7 @@ def _notebook_problems(notebook: nbformat.NotebookNode, exercises: list[Exercise
         if exercise.kind != "written":
             wanted.append(f"{exercise.id}-check")
         for grade_id in wanted:
-            if (count := grade_ids.count(grade_id)) != 1:
+            if (count := grade_ids.count(grade_id.replace(".", "-"))) != 1:
                 found.append(f"{exercise.id}: {count} cells for {grade_id}, one wanted")
         if f"<!-- card {exercise.id} -->" not in texts:
             found.append(f"{exercise.id}: no text cell has `<!-- card {exercise.id} -->`")
