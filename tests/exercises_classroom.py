@@ -16,7 +16,7 @@ BOLTZMANN = SOLUTIONS["boltzmann"]
 # name -> (code of soft_backup, regex that its message must match); boltzmann is right in each
 VILLAINS = {
     "loops": (HEAD + "while True: pass", r"finishes in .* seconds"),
-    "hogs": (HEAD + "x = []\n    while True: x.append(bytearray(10**6))", "memory"),
+    "hogs": (HEAD + "x = []\n    while True: x.append(bytearray(10**7))", "memory"),
     "hogs_at_once": (HEAD + "return np.ones(10**12)", "memory"),
     "deletes": (HEAD + "import shutil\n    shutil.rmtree({victim!r})", "PermissionError"),
     "deletes_quietly": (HEAD + "import os\n    os.remove({victim!r} + '/keep.txt')", "Permission"),

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from exercises_classroom import VILLAINS, classroom
 from exercises_demo import EXERCISES, SOLUTIONS, WRITTEN
@@ -20,6 +21,7 @@ from irlbook.exercises import feedback, grading, model
 from irlbook.exercises.answers import Answer
 from irlbook.exercises.extract import parse_cells
 from irlbook.exercises.sandbox import Worker
+from irlbook.mdp import TabularMDP
 
 LINUX = sys.platform.startswith("linux")
 
@@ -54,7 +56,7 @@ def graded(demo_chapter, tmp_path_factory):
         home / "out" / "grades.csv",
         home / "feedback",
         seed=11,
-        timeout=1.5,
+        timeout=4.0,
         memory_mb=400,
         progress=lambda *step: seen.append(step),
     )
@@ -356,11 +358,11 @@ def test_a_failed_worker_stays_failed():
 
 def test_time_is_counted_over_all_calls():
     code = parse_cells([(1, "import time\ndef f(s): time.sleep(s)")])
-    with Worker("f", code.pieces("f"), timeout=0.5) as worker:
+    with Worker("f", code.pieces("f"), timeout=2.0) as worker:
         answer = Answer("f", worker.send)
-        answer(0.3)
-        with pytest.raises(CheckFailed, match="finishes in 0.5 seconds"):
-            answer(0.3)
+        answer(1.2)
+        with pytest.raises(CheckFailed, match="finishes in 2 seconds"):
+            answer(1.2)
 
 
 def test_memory_is_watched_from_outside_too(monkeypatch):
@@ -406,6 +408,45 @@ def test_the_kernel_refuses_what_slips_past_the_audit_hook(tmp_path):
             pytest.skip("this system has no Landlock")
         removed, opened, _, shell = Answer("f", worker.send)(str(keep))
     assert removed == -1 and opened == -1 and shell != 0 and keep.exists()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(p):\n    open(p, 'w')",
+        "def f(p):\n    os.remove(p)",
+        "def f(p):\n    os.open(os.path.dirname(p), os.O_RDONLY)",
+        "def f(p):\n    os.rename(p, 'mine')",
+        "def f(p):\n    os.truncate(p, 0)",
+        "def f(p):\n    import ctypes\n    ctypes.CDLL(None).unlink(p.encode())",
+        "def f(p):\n    import shutil\n    shutil.rmtree(os.path.dirname(p))",
+        "def f(p):\n    os.symlink(p, 'link')\n    open('link', 'w')",
+        "def f(p):\n    return open(p).read()",
+    ],
+)
+def test_the_audit_hook_alone_refuses_the_same(tmp_path, source):
+    keep = tmp_path / "keep.txt"
+    keep.write_text("precious", encoding="utf-8")
+    with pytest.raises(CheckFailed, match="PermissionError"):
+        call(source, str(keep), landlock=False, hidden=[tmp_path])
+    assert keep.read_text(encoding="utf-8") == "precious"
+
+
+def test_the_audit_hook_alone_lets_worlds_and_files_of_its_own_pass():
+    world = TabularMDP.create(np.full((2, 2, 2), 0.5), np.zeros((2, 2)))
+    source = (
+        "def f(mdp):\n    open('own', 'w').write('1')\n    print(1, file=open(os.devnull, 'w'))\n"
+        "    return mdp.transitions.sum()"
+    )
+    assert call(source, world, landlock=False) == 4.0
+    assert call(source, world) == 4.0
+
+
+def test_the_feedback_folder_is_not_taken_for_a_student(small, instant):
+    folder, out = small
+    for _ in range(2):
+        summary = grading.grade(folder, out, folder / "feedback", progress=False)
+    assert {s.student for s in summary.submissions} == {"returns_text", "stub"}
 
 
 def test_threads_are_not_left_behind():

@@ -39,7 +39,7 @@ def test_cards_and_hints(capsys):
     card = exercises.card("90.1")
     assert "3 points" in card.markdown() and "●●○○○" in card.markdown()
     assert card.markdown() == card._repr_markdown_()
-    assert "A soft backup" in str(card) and "<details>" in card._repr_html_()
+    assert "A soft backup" in str(card) and "<details>" in card.markdown()
     exercises.hint("90.1", 3)
     assert "Subtract the maximum" in capsys.readouterr().out
     with pytest.raises(ValueError, match="three hints"):
@@ -139,6 +139,14 @@ def test_a_check_that_stumbles_over_a_result_fails_it():
         exercises.get("90.1"), check=lambda answer, rng: answer(np.eye(2), 1.0)["key"]
     )
     with pytest.raises(CheckFailed, match="the form that the task asks for"):
+        model.run_check(exercise, local_answer(soft_backup))
+
+
+def test_a_check_that_passes_what_is_no_data_is_the_authors_fault():
+    exercise = dataclasses.replace(
+        exercises.get("90.1"), check=lambda answer, rng: answer(lambda: 0, 1.0)
+    )
+    with pytest.raises(InvalidExerciseError, match="passes a value of type function"):
         model.run_check(exercise, local_answer(soft_backup))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irlbook.errors import CodecError
+from irlbook.errors import CodecError, InvalidExerciseError
 from irlbook.exercises import codec
 from irlbook.exercises.model import CheckFailed
 
@@ -113,9 +113,15 @@ class Answer:
         self._send = send
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        reply = codec.loads(self._send(codec.dumps([list(args), kwargs])))
-        if not isinstance(reply, dict):
-            raise CodecError("a reply that is not a dict")
+        try:
+            request = codec.dumps([list(args), kwargs])
+        except CodecError as error:  # the check's fault, not the student's
+            raise InvalidExerciseError(f"the check of `{self.name}` passes {error}") from None
+        try:
+            reply = codec.loads(self._send(request))
+        except CodecError as error:
+            reply = {"unusable": str(error)}
+        reply = reply if isinstance(reply, dict) else {"unusable": "a broken reply"}
         if "value" in reply:
             return reply["value"]
         if "mutated" in reply:

@@ -371,6 +371,8 @@ def grade(
     found, ignored = find_submissions(submissions_dir)
     submissions = []
     for submission in found:
+        if feedback_dir is not None and _inside(submission, Path(feedback_dir)):
+            continue
         if read_submission(submission, chapters):
             submissions.append(submission)
         else:
@@ -405,6 +407,11 @@ def grade(
     pages = _write_pages(submissions, Path(feedback_dir)) if feedback_dir is not None else []
     journal.path.unlink(missing_ok=True)
     return GradeSummary(submissions, journal.seed, out_csv, written, pages, ignored)
+
+
+def _inside(submission: Submission, folder: Path) -> bool:
+    """Whether a "student" is in truth the folder of feedback pages, put among the submissions."""
+    return submission.path is None and submission.student == folder.name and folder.is_dir()
 
 
 def _note_duplicates(submissions: list[Submission]) -> None:

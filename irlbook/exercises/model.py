@@ -6,7 +6,6 @@ A chapter's exercises stand in `irlbook/exercises/chapters/chNN.py`, as calls of
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -147,14 +146,6 @@ class Exercise:
             f"about {self.minutes} minutes. {self.goal}"
         )
 
-    def _repr_html_(self) -> str:
-        head = html.escape(str(self))
-        hints = "".join(
-            f"<details><summary>Hint {n}</summary>{html.escape(hint)}</details>"
-            for n, hint in enumerate(self.hints, start=1)
-        )
-        return f"<p>{head}</p>{hints}"
-
 
 _REGISTRY: dict[str, Exercise] = {}
 
@@ -234,13 +225,13 @@ def run_check(exercise: Exercise, answer: Any, seed: int | None = None) -> None:
                 exercise.check(answer, rng)
         except CheckFailed as failure:
             raise failure.of(exercise.id, exercise.title) from None
-        except (KeyboardInterrupt, GraderError):
+        except (KeyboardInterrupt, GraderError, InvalidExerciseError):
             raise
-        except Exception:  # fail closed: the result was of a form that the check did not foresee
+        except Exception as error:  # fail closed: the check did not foresee a result of this form
             raise CheckFailed(
                 "the result has the form that the task asks for",
                 "read the task again: what exactly is returned, and of which shape?",
-            ).of(exercise.id, exercise.title) from None
+            ).of(exercise.id, exercise.title) from error
 
 
 class GraderError(Exception):
@@ -275,7 +266,7 @@ def check(id: str, function: Callable[..., Any] | None = None, seed: int | None 
     except CheckFailed as caught:
         failure = caught
     if failure is not None:  # raised from here, so that no traceback shows the check's own lines
-        raise failure.with_traceback(None)
+        raise failure.with_traceback(None) from None
     print(f"ok: {exercise.id} {exercise.title}")
 
 

@@ -290,7 +290,8 @@ def problems(exercise: Exercise, code: NotebookCode, seeds: tuple[int, ...]) -> 
         try:
             run_check(exercise, local_answer(function, exercise.function), seed)
         except CheckFailed as failed:
-            return str(failed)
+            cause = f"\n  the check itself stumbled: {failed.__cause__!r}"
+            return str(failed) + (cause if failed.__cause__ is not None else "")
         return None
 
     try:

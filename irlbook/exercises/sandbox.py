@@ -45,7 +45,8 @@ def _environment(scratch: str) -> dict[str, str]:
         **given,
         **{name: "1" for name in threads},
         **{name: scratch for name in folders},
-        "PATH": "/usr/bin:/bin" if os.name == "posix" else given.get("SYSTEMROOT", ""),
+        # Windows finds the libraries' own libraries through PATH
+        "PATH": "/usr/bin:/bin" if os.name == "posix" else os.environ.get("PATH", ""),
         "LANG": "C.UTF-8",
         "MPLBACKEND": "Agg",
         "PYTHONHASHSEED": "0",
@@ -104,6 +105,7 @@ class Worker:
         timeout: seconds that the answer may take, all calls together (start-up excluded).
         memory_mb: memory that it may take on top of what the libraries need.
         hidden: folders that it may not read.
+        landlock: use the kernel's help where there is any (False: to test what is left).
 
     `send` raises CheckFailed for what the student's code did (too slow, too much memory, exit) and
     GraderError when the machinery itself fails.
@@ -118,6 +120,7 @@ class Worker:
         timeout: float = 20.0,
         memory_mb: int = 2048,
         hidden: Sequence[Path | str] = (),
+        landlock: bool = True,
     ) -> None:
         self.name, self.timeout, self.memory_mb = name, timeout, memory_mb
         self.printed = 0
@@ -137,6 +140,7 @@ class Worker:
             "timeout": float(timeout),
             "memory_mb": int(memory_mb),
             "hidden": [str(folder) for folder in hidden],
+            "landlock": landlock,
         }
 
     def __enter__(self) -> Worker:
