@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from irlbook.errors import (
+    InvalidHyperparameterError,
     InvalidMDPError,
     InvalidPolicyError,
     InvalidTrajectoryError,
@@ -90,9 +91,10 @@ class TabularMDP:
 
         A state that is only ever entered with ``terminated=True`` becomes terminal, whatever the
         table says it does next (CliffWalking's goal moves on; FrozenLake's holes self-loop). If
-        a state is entered both ways (Taxi), the ending transitions lead to one extra terminal
-        state, numbered S, so that states 0..S-1 keep their numbers. Duplicate successors are
-        added up. Gymnasium's TimeLimit is not in the table and so not in the MDP.
+        a state is entered both ways (Taxi), or episodes begin in it, the ending transitions lead
+        to one extra terminal state, numbered S, so that states 0..S-1 keep their numbers.
+        Duplicate successors are added up. Gymnasium's TimeLimit is not in the table and so not in
+        the MDP.
 
         Raises:
             InvalidMDPError: the environment has no table.
@@ -119,9 +121,10 @@ class TabularMDP:
         source = row // n_actions
         enters_to_end = np.zeros(n_states, dtype=bool)
         enters_to_end[successor[ends]] = True
-        # A state is terminal unless a living state can also enter it without ending. Taking it
-        # off the list makes it a living state itself, so repeat until nothing changes.
-        over = enters_to_end
+        # A state is terminal unless an episode begins in it or a living state can also enter it
+        # without ending. Taking it off the list makes it a living state itself, so repeat until
+        # nothing changes.
+        over = enters_to_end & ~(np.asarray(first) > 0)
         while True:
             enters_alive = np.zeros(n_states, dtype=bool)
             enters_alive[successor[~ends & ~over[source]]] = True
@@ -250,6 +253,10 @@ def _as_terminal(terminal: Any, n_states: int) -> np.ndarray:
     numbers = given.astype(int).reshape(-1)
     if numbers.size and not (0 <= numbers.min() and numbers.max() < n_states):
         raise InvalidMDPError(f"terminal names states outside 0..{n_states - 1}.")
+    if len(np.unique(numbers)) < numbers.size:
+        raise InvalidMDPError(
+            "terminal names a state twice. List each state number once; a mask must be bool."
+        )
     ended[numbers] = True
     return ended
 
@@ -436,7 +443,12 @@ class Trajectories:
         return self.states[keep]
 
     def counts(self, n_states: int, n_actions: int, discount: float = 1.0) -> np.ndarray:
-        """(S, A) mean discounted visits a trajectory: the empirical occupancy measure."""
+        """(S, A) mean discounted visits a trajectory: the empirical occupancy measure.
+
+        Raises:
+            InvalidTrajectoryError: a state or an action outside the given numbers.
+        """
+        self._check_numbers(n_states, n_actions)
         flat = np.bincount(
             self.acting_states * n_actions + self.actions,
             weights=discount**self.steps,
@@ -459,15 +471,8 @@ class Trajectories:
         Raises:
             InvalidTrajectoryError: names the trajectory, the step and the impossible move.
         """
+        self._check_numbers(mdp.n_states, mdp.n_actions)
         for i, (states, actions) in enumerate(self):
-            if states.min() < 0 or states.max() >= mdp.n_states:
-                raise InvalidTrajectoryError(
-                    f"trajectory {i} visits a state outside 0..{mdp.n_states - 1}."
-                )
-            if actions.min() < 0 or actions.max() >= mdp.n_actions:
-                raise InvalidTrajectoryError(
-                    f"trajectory {i} takes an action outside 0..{mdp.n_actions - 1}."
-                )
             rows = states[:-1] * mdp.n_actions + actions
             likely = np.asarray(mdp.transitions[rows, states[1:]]).reshape(-1)
             if not (likely > 0).all():
@@ -477,6 +482,22 @@ class Trajectories:
                     f"to state {states[t + 1]} in this MDP."
                 )
         return self
+
+    def _check_numbers(self, n_states: int, n_actions: int) -> None:
+        """Every state and action number must lie inside the world."""
+        for name, numbers, size in (
+            ("state", self.states, n_states),
+            ("action", self.actions, n_actions),
+        ):
+            wrong = np.flatnonzero((numbers < 0) | (numbers >= size))
+            if wrong.size:
+                length = self.lengths + (name == "state")
+                ends = np.cumsum(length)
+                i = int(np.searchsorted(ends, wrong[0], side="right"))
+                raise InvalidTrajectoryError(
+                    f"trajectory {i}, step {wrong[0] - ends[i] + length[i]}: {name} "
+                    f"{numbers[wrong[0]]} is outside 0..{size - 1}."
+                )
 
 
 def sample_trajectories(
@@ -496,7 +517,10 @@ def sample_trajectories(
 
     Raises:
         InvalidTrajectoryError: the start distribution puts weight on a terminal state.
+        InvalidHyperparameterError: n or horizon below 1.
     """
+    if n < 1 or horizon < 1:
+        raise InvalidHyperparameterError(f"n and horizon must be 1 or more; got {n}, {horizon}.")
     pi = check_policy(mdp, policy)
     if np.any(mdp.start[mdp.terminal] > 0):
         raise InvalidTrajectoryError("the start distribution puts weight on a terminal state.")

@@ -23,7 +23,9 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import LinearOperator, bicgstab, splu
 
 from irlbook.errors import (
+    DivergentPartitionError,
     ImproperPolicyError,
+    InvalidHyperparameterError,
     InvalidPolicyError,
     NotConvergedError,
     ShapeError,
@@ -35,6 +37,7 @@ from irlbook.mdp import TabularMDP, check_policy
 DIRECT_SOLVE_STATES = 1_500
 DIRECT_SOLVE_COST = 1e9
 TIE_TOLERANCE = 1e-9
+ENDLESS_GAIN = 1e12  # undiscounted values that still grow by so much are taken for infinite
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,10 @@ def log_reference_measure(mdp: TabularMDP, reference: Any, beta: float) -> np.nd
         InvalidPolicyError: beta <= 0, a wrong shape, a negative weight, or a state in which every
             action is forbidden.
     """
-    if not beta > 0:
-        raise InvalidPolicyError(f"beta must be > 0; got {beta}. For beta -> 0 plan without soft_.")
+    if not 0 < beta < np.inf:
+        raise InvalidPolicyError(
+            f"beta must be positive and finite; got {beta}. For beta -> 0 plan without soft_."
+        )
     if reference is None:
         return None
     measure = np.asarray(reference, dtype=np.float64)
@@ -234,7 +239,7 @@ class PolicySystem:
         """Solve (I - gamma P_pi) x = b, or its transpose, for b of shape (S,) or (S, K).
 
         `tolerance` is the largest error of x allowed, relative to max |b| / (1 - gamma): in the
-        maximum norm, or in the 1-norm for the transpose.
+        maximum norm, or in the 1-norm for the transpose; or what rounding allows, if that is more.
         """
         if self.discount == 1.0 or self.chain.shape[0] <= DIRECT_SOLVE_STATES:
             return self._factors.solve(b, trans="T" if transpose else "N")
@@ -249,6 +254,8 @@ class PolicySystem:
         chain = self.chain.T.tocsr() if transpose else self.chain
         gamma, order = self.discount, 1 if transpose else np.inf
         operator = LinearOperator(chain.shape, lambda x: x - gamma * (chain @ x), dtype=float)
+        # x can be 1 / (1 - gamma) times as large as b, and its rounding shows in the residual.
+        tolerance = max(tolerance, 8 * np.finfo(float).eps / (1.0 - gamma))
         goal = tolerance * max(np.linalg.norm(b, order), np.finfo(float).tiny)
         x = np.zeros_like(b) if guess is None else guess.copy()
         for _ in range(20):
@@ -345,9 +352,13 @@ def policy_iteration(
         residual = _error_bound(mdp, np.abs(row_max(q) - values).max())
         if residual <= tolerance:
             break
-        policy = _keep_ties(q, policy)
-        values = evaluate_policy(mdp, policy)
+        improved = _keep_ties(q, policy)
+        better = evaluate_policy(mdp, improved)
         iteration += 1
+        if not (better > values).any():
+            break  # rounding keeps the residual up: more of the same cannot lower it
+        policy, values = improved, better
+    values = row_max(q_values(mdp, values))  # one backup more: the bound is for these
     report = SolverReport(
         "policy_iteration", bool(residual <= tolerance), iteration, float(residual), tolerance
     )
@@ -355,13 +366,13 @@ def policy_iteration(
 
 
 def _keep_ties(q: np.ndarray, policy: np.ndarray) -> np.ndarray:
-    """Change the action only where another is better by more than rounding, or PI may cycle."""
+    """Change the action only where another is better by more than rounding."""
     n_states = len(q)
     current = policy.argmax(axis=1)
     best = q.argmax(axis=1)
     rows = np.arange(n_states)
     gain = q[rows, best] - q[rows, current]
-    keeps = (gain <= TIE_TOLERANCE * np.maximum(1.0, np.abs(q[rows, best]))) & (
+    keeps = (gain <= 1e-13 * np.maximum(1.0, np.abs(q[rows, best]))) & (
         policy[rows, current] == 1.0
     )
     improved = np.zeros_like(policy)
@@ -427,12 +438,21 @@ def backward_induction(mdp: TabularMDP, horizon: int) -> Plan:
     Returns:
         values (T+1, S), q (T, S, A), policy (T, S, A).
     """
+    check_horizon(horizon)
     values = np.zeros((horizon + 1, mdp.n_states))
     q = np.empty((horizon, *mdp.reward.shape))
     for t in range(horizon - 1, -1, -1):
         q[t] = q_values(mdp, values[t + 1])
         values[t] = row_max(q[t])
     return Plan(values, q, greedy_policy(q), _exact_report("backward_induction", horizon))
+
+
+def check_horizon(horizon: int, policy: np.ndarray | None = None) -> None:
+    """Refuse a horizon below 1, or one that a policy (T, S, A) does not reach."""
+    if horizon < 1:
+        raise InvalidHyperparameterError(f"horizon must be 1 or more; got {horizon}.")
+    if policy is not None and policy.ndim == 3 and len(policy) < horizon:
+        raise InvalidPolicyError(f"policy has {len(policy)} time steps; horizon is {horizon}.")
 
 
 def _exact_report(method: str, horizon: int) -> SolverReport:
@@ -455,6 +475,7 @@ def evaluate_policy(mdp: TabularMDP, policy: Any, horizon: int | None = None) ->
     if horizon is None:
         _refuse_time(pi)
         return PolicySystem(mdp, pi).solve((pi * mdp.reward).sum(axis=1))
+    check_horizon(horizon, pi)
     values = np.zeros((horizon + 1, mdp.n_states))
     for t in range(horizon - 1, -1, -1):
         values[t] = (_at(pi, t) * q_values(mdp, values[t + 1])).sum(axis=1)
@@ -547,15 +568,21 @@ def soft_policy_iteration(
 
     The derivative of T at V is gamma P_pi with pi the soft policy of V, so one Newton step solves
     (I - gamma P_pi) d = T V - V: it evaluates the soft policy exactly. Near the solution the number
-    of right digits doubles at each step. `guess` (S,) starts from the values of a similar problem.
+    of right digits doubles at each step. `guess` (S,) starts from the values of a similar problem;
+    at gamma = 1 it is not used, since only the values of a proper policy are a safe start.
 
     Raises:
-        NotConvergedError: unless ``strict=False``. At gamma = 1 this can mean that the soft value
-            is infinite: a cycle whose entropy pays for its cost.
+        NotConvergedError: unless ``strict=False``.
+        ImproperPolicyError: gamma = 1, and some state cannot reach a terminal one.
+        DivergentPartitionError: gamma = 1, and the soft value is infinite: a cycle whose entropy
+            pays for its cost.
     """
     log_reference = log_reference_measure(mdp, reference, beta)
     alive = ~mdp.terminal
-    values = np.zeros(mdp.n_states) if guess is None else guess * alive
+    if mdp.discount == 1.0:
+        values = _reference_values(mdp, beta, log_reference) * alive
+    else:
+        values = np.zeros(mdp.n_states) if guess is None else guess * alive
     residual, iteration = np.inf, 0
     while True:
         updated, policy = soft_backup(q_values(mdp, values), beta, log_reference)
@@ -564,9 +591,20 @@ def soft_policy_iteration(
         residual = _error_bound(mdp, size)
         if residual <= tolerance or iteration >= max_iterations or not np.isfinite(size):
             break
+        try:
+            system = PolicySystem(mdp, policy)
+            endless = mdp.discount == 1.0 and size > ENDLESS_GAIN
+        except ImproperPolicyError:
+            endless = True
+        if endless:
+            # Each policy is better than the last, so a proper one gives way only to endless gain.
+            raise DivergentPartitionError(
+                "discount is 1 and the soft value is infinite: going round for ever gains more "
+                f"entropy than it costs (beta = {beta:.3g}). Lower beta, make rewards more "
+                "negative, use discount < 1, or give a horizon."
+            )
         # Far from the solution a rough step is as good as an exact one.
-        system = PolicySystem(mdp, policy)
-        rough = 1e-2 if residual > 1e3 * tolerance else max(0.1 * tolerance / residual, 1e-12)
+        rough = 0.1 if residual > 1e3 * tolerance else max(0.1 * tolerance / residual, 1e-12)
         values = values + system.solve(change, tolerance=rough)
         iteration += 1
     report = SolverReport(
@@ -577,6 +615,15 @@ def soft_policy_iteration(
     return _soft_plan(mdp, updated * alive, beta, log_reference, report)
 
 
+def _reference_values(mdp: TabularMDP, beta: float, log_reference: np.ndarray | None) -> np.ndarray:
+    """(S,) soft values of the policy proportional to m: it goes wherever a policy may go."""
+    measure = np.ones(mdp.reward.shape) if log_reference is None else np.exp(log_reference)
+    total = measure.sum(axis=1)
+    policy = measure / total[:, None]
+    gain = (policy * mdp.reward).sum(axis=1) + beta * np.log(total)
+    return PolicySystem(mdp, policy).solve(gain * ~mdp.terminal)
+
+
 def soft_backward_induction(
     mdp: TabularMDP, horizon: int, *, beta: float = 1.0, reference: Any = None
 ) -> SoftPlan:
@@ -585,6 +632,7 @@ def soft_backward_induction(
     Returns:
         values (T+1, S), q (T, S, A), log_policy (T, S, A).
     """
+    check_horizon(horizon)
     log_reference = log_reference_measure(mdp, reference, beta)
     values = np.zeros((horizon + 1, mdp.n_states))
     q = np.empty((horizon, *mdp.reward.shape))
@@ -603,8 +651,7 @@ def soft_backward_induction(
 def occupancy_by_time(mdp: TabularMDP, policy: Any, horizon: int) -> np.ndarray:
     """(T, S, A) with gamma^t Pr(s_t = s, a_t = a); terminal states act no more and count zero."""
     pi = check_policy(mdp, policy)
-    if pi.ndim == 3 and len(pi) < horizon:
-        raise InvalidPolicyError(f"policy has {len(pi)} time steps; horizon is {horizon}.")
+    check_horizon(horizon, pi)
     backwards = mdp.transitions.T
     occupancy = np.empty((horizon, *mdp.reward.shape))
     here = mdp.start * ~mdp.terminal
@@ -640,7 +687,7 @@ def feature_expectations(occupancy: np.ndarray, features: Any) -> np.ndarray:
     Raises:
         ShapeError: the shapes do not fit.
     """
-    if features.shape[0] != occupancy.shape[0] or features.ndim not in (2, 3):
+    if features.ndim not in (2, 3) or features.shape[:-1] != occupancy.shape[: features.ndim - 1]:
         raise ShapeError(
             f"features have shape {features.shape}; expected (S, K) or (S, A, K) with "
             f"(S, A) = {occupancy.shape}."

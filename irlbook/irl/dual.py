@@ -183,7 +183,13 @@ def _newton(problem, weights, l2, l1, tolerance, max_iterations):
         scale = 1.0
         while True:
             trial = weights + scale * step
-            new_value, new_gradient, new_state = problem.evaluate(trial)
+            try:
+                new_value, new_gradient, new_state = problem.evaluate(trial)
+            except DivergentPartitionError:  # outside the domain: step back
+                if scale < 1e-10:
+                    return weights, iteration
+                scale *= 0.25
+                continue
             new_slope = new_gradient + l2 * trial
             lower = new_value + 0.5 * l2 * trial @ trial <= current + 1e-4 * scale * descent
             # Near the solution values agree to rounding; then a smaller gradient is progress.
@@ -203,12 +209,26 @@ def _newton(problem, weights, l2, l1, tolerance, max_iterations):
 def _lbfgs(problem, weights, l2, l1, tolerance, max_iterations):
     """L-BFGS-B; an l1 penalty splits w = u - v with u, v >= 0, which makes it smooth."""
 
+    inside = weights, 0.0, np.zeros_like(weights)  # the last point of the domain, value, gradient
+
     def smooth(w: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal inside
         try:
             value, gradient, _ = problem.evaluate(w)
         except DivergentPartitionError:
-            return 1e300, np.zeros_like(w)  # outside the domain: the line search must step back
-        return value + 0.5 * l2 * w @ w, gradient + l2 * w
+            # The dual is infinite here. A rise that is small and finite sends the line search back
+            # by a quarter at a time; a huge one would make its interpolation useless.
+            away = w - inside[0]
+            rise = abs(inside[2] @ away) + 1e-300
+            return inside[1] + rise, 2 * rise * away / max(away @ away, 1e-300)
+        inside = w.copy(), value + 0.5 * l2 * w @ w, gradient + l2 * w
+        return inside[1], inside[2]
+
+    def slope(w: np.ndarray) -> np.ndarray:
+        try:
+            return problem.evaluate(w)[1] + l2 * w
+        except DivergentPartitionError:
+            return np.full_like(w, 1e10)
 
     options = {"maxiter": max_iterations * 5, "ftol": 0.0, "gtol": 0.5 * tolerance, "maxcor": 30}
     if not l1:
@@ -217,12 +237,14 @@ def _lbfgs(problem, weights, l2, l1, tolerance, max_iterations):
         if tolerance < np.abs(done.jac).max() < 1e-2:
             # Values agree to rounding long before gradients vanish: finish on gradients alone.
             last = root(
-                lambda w: smooth(w)[1],
+                slope,
                 weights,
                 method="df-sane",
                 options={"maxfev": 5 * max_iterations, "fatol": 0.5 * tolerance, "ftol": 0.0},
             )
-            weights, iterations = last.x, iterations + last.nit
+            iterations += last.nit
+            if np.abs(slope(last.x)).max() < np.abs(done.jac).max():
+                weights = last.x
         return weights, iterations
 
     def split(uv: np.ndarray) -> tuple[float, np.ndarray]:

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from irlbook.errors import InvalidTrajectoryError
+from irlbook.errors import ImproperPolicyError, InvalidTrajectoryError
 from irlbook.irl.dual import Features, MaxEntResult, check_expert, fit
 from irlbook.mdp import TabularMDP, Trajectories
 from irlbook.planning import (
     PolicySystem,
     backward_induction,
+    check_horizon,
     log_reference_measure,
     modified_policy_iteration,
     policy_iteration,
@@ -79,20 +80,21 @@ class _Causal:
     """The causal dual of one problem; `evaluate` keeps what `hessian` and the result need."""
 
     def __init__(self, mdp, features, expert_features, horizon, beta, reference):
+        if horizon is not None:
+            check_horizon(horizon)
         self.mdp, self.horizon, self.beta = mdp, horizon, beta
         self.features = Features(mdp, features)
         self.reference = reference
         self.log_reference = log_reference_measure(mdp, reference, beta)
         self.expert = check_expert(expert_features, self.features.count)
-        self.anchor: tuple[np.ndarray, np.ndarray] | None = None  # weights and their soft values
-        self.slope: np.ndarray | None = None  # (S, K) dV/dw at the anchor
+        self.guess: np.ndarray | None = None  # (S,) the last soft values
         self.backwards = mdp.transitions.T
 
     def evaluate(self, weights: np.ndarray):
         """Return g(w), its gradient, and (policy, occupancy or state visits) for later use."""
         world = self.mdp.with_reward(self.features.reward(weights))
         if self.horizon is None:
-            start_value, policy, visits = self._discounted(world, weights)
+            start_value, policy, visits = self._discounted(world)
         else:
             start_value, policy, visits = self._finite(world)
         expected = self.features.expectations(self._total(policy, visits))
@@ -118,23 +120,19 @@ class _Causal:
                 here *= alive
         return float(world.start @ values), policy, visits
 
-    def _discounted(self, world: TabularMDP, weights: np.ndarray):
+    def _discounted(self, world: TabularMDP):
         """Newton on the soft Bellman equation, started from the last solution."""
-        guess = None
-        if self.anchor is not None:
-            guess = self.anchor[1]
-            if self.slope is not None:  # first-order prediction of how the values move with w
-                guess = guess + self.slope @ (weights - self.anchor[0])
         largest = max(1.0, float(np.abs(world.reward).max()))
+        gap = 1.0 - world.discount if world.discount < 1.0 else 1e-2
         plan = soft_policy_iteration(
             world,
             beta=self.beta,
             reference=self.reference,
-            guess=guess,
+            guess=self.guess,
             # As near to rounding as a discounted sum of such rewards allows.
-            tolerance=1e-13 * largest / max(1.0 - world.discount, 1e-2) ** 2,
+            tolerance=1e-13 * largest / gap**2,
         )
-        self.anchor, self.slope = (weights, plan.values), None
+        self.guess = plan.values
         self.system = PolicySystem(world, plan.policy)
         visits = self.system.solve(world.start * ~world.terminal, transpose=True) * ~world.terminal
         return float(world.start @ plan.values), plan.policy, visits
@@ -177,13 +175,16 @@ class _Causal:
         return hessian / self.beta
 
     def best_return(self, reward: np.ndarray) -> float:
-        """max over policies of the expected return under `reward` (S, A)."""
+        """An upper bound, tight to rounding, on the return of any policy under `reward` (S, A)."""
         world = self.mdp.with_reward(reward)
         if self.horizon is not None:
             return float(world.start @ backward_induction(world, self.horizon).values[0])
         solver = modified_policy_iteration if world.discount < 1.0 else policy_iteration
-        plan = solver(world)
-        return float(world.start @ plan.values)
+        try:
+            plan = solver(world)
+        except ImproperPolicyError:  # undiscounted, and the best policy never ends
+            return np.inf
+        return float(world.start @ plan.values) + plan.report.residual
 
 
 def fit_max_causal_ent(
@@ -211,11 +212,13 @@ def fit_max_causal_ent(
             steps.
         horizon: T, or None for the stationary discounted policy.
         l2, l1: penalties. With l2 > 0 a solution always exists.
-        solver: "newton" (exact Hessian), "lbfgs", or "auto": Newton up to 64 features, no l1.
+        solver: "newton" (exact Hessian), "lbfgs", or "auto": Newton up to 128 features, no l1.
 
     Raises:
         UnreachableFeaturesError: some reward gives the expert more than *any* policy can earn, so
             the likelihood grows for ever. The message gives the proof.
+        DivergentPartitionError: discount 1, no horizon, and `initial_weights` (default 0) give an
+            infinite soft value. Give weights that make every step cost something.
         NotConvergedError: the tolerance was not reached for another reason.
     """
     problem = _Causal(mdp, features, expert_features, horizon, beta, reference)

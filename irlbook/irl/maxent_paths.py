@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import eigs, splu
+from scipy.sparse.linalg import SuperLU, splu
 
-from irlbook.errors import DivergentPartitionError, ShapeError
+from irlbook.errors import DivergentPartitionError, InvalidPolicyError, ShapeError
 from irlbook.irl.dual import Features, MaxEntResult, check_expert, fit
 from irlbook.mdp import TabularMDP
-from irlbook.planning import soft_backup
+from irlbook.planning import check_horizon, soft_backup
 
 
 def log_matvec(log_data: np.ndarray, matrix: sparse.csr_array, values: np.ndarray) -> np.ndarray:
@@ -50,6 +50,10 @@ class _Paths:
                 "without a horizon and without terminal states there are endlessly many paths. "
                 "Give a horizon, or terminal states in which paths end."
             )
+        if horizon is not None:
+            check_horizon(horizon)
+        if not 0 < beta < np.inf:
+            raise InvalidPolicyError(f"beta must be positive and finite; got {beta}.")
         self.mdp, self.horizon, self.beta = mdp, horizon, beta
         self.features = Features(mdp, features)
         self.expert = check_expert(expert_features, self.features.count)
@@ -105,19 +109,34 @@ class _Paths:
         return self.beta * self._start_value(values), policy, occupancy
 
     def _endless(self, reward: np.ndarray):
-        """Paths of any length that end in a terminal state: a linear equation in Z = exp(V)."""
+        """Paths of any length that end in a terminal state."""
         values = self._log_partition(reward)
-        values, policy, tilted = self._one_step(reward, values)
-        n_states, alive = self.mdp.n_states, ~self.mdp.terminal
-        acting = np.where(np.isfinite(values) & alive, 1.0, 0.0)[:, None] * policy
-        flow = acting.reshape(-1)[self.entry_rows] * tilted
+        _, policy, tilted = self._one_step(reward, values)
+        counted = np.isfinite(values)
+        visits = self._factor(policy, tilted, counted).solve(
+            self.mdp.start * ~self.mdp.terminal * counted, trans="T"
+        )
+        visits = np.where(self.mdp.terminal | ~counted, 0.0, visits)
+        return self.beta * self._start_value(values), policy, policy * visits[:, None]
+
+    def _factor(self, policy: np.ndarray, tilted: np.ndarray, counted: np.ndarray) -> SuperLU:
+        """LU of I - M for the chain of one policy and its tilted moves, over the states `counted`.
+
+        Raises:
+            RuntimeError: singular; the chain has no end.
+        """
+        n_states = self.mdp.n_states
         states = self.entry_rows // self.mdp.n_actions
+        flow = policy.reshape(-1)[self.entry_rows] * tilted * counted[states]
         chain = sparse.csc_array(
             (flow, (states, self.mdp.transitions.indices)), shape=(n_states, n_states)
         )
-        system = sparse.csc_matrix(sparse.identity(n_states, format="csc") - chain)
-        visits = splu(system).solve(self.mdp.start * alive, trans="T") * alive
-        return self.beta * self._start_value(values), policy, policy * visits[:, None]
+        return splu(
+            sparse.csc_matrix(sparse.identity(n_states, format="csc") - chain),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
 
     def _start_value(self, values: np.ndarray) -> float:
         begins = self.mdp.start > 0
@@ -129,77 +148,86 @@ class _Paths:
         return float(self.mdp.start[begins] @ values[begins])
 
     def _log_partition(self, reward: np.ndarray) -> np.ndarray:
-        """(S,) log Z over paths of any length.
+        """(S,) V = log Z over paths of any length that end; -inf where none does.
 
-        Z = M Z + b is linear, but Z spans hundreds of orders of magnitude. So scale by the best
-        single path first: with v its log-weight, y = exp(-v) Z solves a system whose entries are
-        at most 1 a path.
+        Z = M Z + b is linear, but Z spans hundreds of orders of magnitude. So solve for V itself,
+        V = log(M exp(V) + b), by Newton's method from the best single path. The right side is
+        convex and the start lies below it, so V only ever grows; each step solves with the
+        transition matrix of a policy, which is as harmless as numbers can be.
 
         Raises:
-            DivergentPartitionError: the spectral radius of M is 1 or more.
+            DivergentPartitionError: the spectral radius of M is 1 or more, so V grows for ever.
         """
-        n_states, n_actions = reward.shape
-        matrix, alive = self.mdp.transitions, ~self.mdp.terminal
         log_weight = (reward / self.beta).reshape(-1)[self.entry_rows] + self.log_probability
-        states = self.entry_rows // n_actions
-        self._check_radius(log_weight, states)
+        best = self._best_path(log_weight)
+        if best is None:
+            raise self._divergent(log_weight)
+        counted = np.isfinite(best)
+        values, settled = best, False
+        for _ in range(200):
+            updated, policy, tilted = self._one_step(reward, values)
+            change = np.where(counted, updated, 0.0) - np.where(counted, values, 0.0)
+            try:
+                step = self._factor(policy, tilted, counted).solve(change)
+            except RuntimeError:
+                break
+            values = np.where(counted, values + step, -np.inf)
+            size = np.abs(step).max()
+            if not size < 1e12:
+                break
+            if settled:
+                return values
+            # So near, the number of right digits doubles: one step more is enough.
+            settled = size <= 1e-9 * max(1.0, np.abs(values[counted]).max())
+        raise self._divergent(log_weight)
+
+    def _best_path(self, log_weight: np.ndarray) -> np.ndarray | None:
+        """(S,) largest log-weight of a path that ends; None if a cycle gains, so that none is."""
+        matrix, alive = self.mdp.transitions, ~self.mdp.terminal
+        states = self.entry_rows // self.mdp.n_actions
         best = np.where(alive, -np.inf, 0.0)
-        for _ in range(n_states):
-            longer = np.full(n_states, -np.inf)
+        for _ in range(self.mdp.n_states + 1):
+            longer = np.full(self.mdp.n_states, -np.inf)
             np.maximum.at(longer, states, log_weight + best[matrix.indices])
             longer = np.where(alive, np.maximum(longer, best), 0.0)
             if np.array_equal(longer, best):
-                break
+                return best
             best = longer
-        reaches = np.isfinite(best)
-        keep = reaches[states] & reaches[matrix.indices]
-        entry = np.exp(log_weight[keep] + best[matrix.indices[keep]] - best[states[keep]])
-        scaled = sparse.csc_array(
-            (entry, (states[keep], matrix.indices[keep])), shape=(n_states, n_states)
-        )
-        system = sparse.csc_matrix(sparse.identity(n_states, format="csc") - scaled)
-        total = splu(system).solve((~alive).astype(float))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(reaches, best + np.log(np.where(reaches, total, 1.0)), -np.inf)
+        return None
 
-    def _check_radius(self, log_weight: np.ndarray, states: np.ndarray) -> None:
-        """The sum over ever longer paths is finite iff the spectral radius is below 1."""
-        n_states = self.mdp.n_states
-        inside = ~self.mdp.terminal[self.mdp.transitions.indices]
-        shift = float(log_weight.max())
-        step = sparse.csr_array(
-            (
-                np.exp(log_weight[inside] - shift),
-                (states[inside], self.mdp.transitions.indices[inside]),
-            ),
-            shape=(n_states, n_states),
+    def _divergent(self, log_weight: np.ndarray) -> DivergentPartitionError:
+        """The error, with how fast the total weight of the paths grows with their length."""
+        matrix = self.mdp.transitions
+        to_sum = sparse.csr_array(
+            (log_weight, matrix.indices, matrix.indptr[:: self.mdp.n_actions]),
+            shape=(self.mdp.n_states, self.mdp.n_states),
         )
-        if n_states <= 500:
-            radius = np.abs(np.linalg.eigvals(step.toarray())).max()
-        else:
-            radius = np.abs(eigs(step, k=1, v0=np.ones(n_states), return_eigenvectors=False))[0]
-        log_radius = np.log(radius) + shift if radius > 0 else -np.inf
-        if log_radius >= -1e-12:
-            raise DivergentPartitionError(
-                "the partition function over paths of any length diverges: each step multiplies "
-                f"the total weight by {np.exp(min(log_radius, 700.0)):.4g}, which must be below 1. "
-                "Make rewards more negative, give a horizon, or use a smaller step in w."
-            )
+        total = [np.where(self.mdp.terminal, -np.inf, 0.0)]
+        for _ in range(200):
+            total.append(log_matvec(log_weight, to_sum, total[-1]))
+        growth = np.exp(min((total[200].max() - total[100].max()) / 100, 700.0))
+        return DivergentPartitionError(
+            "the partition function over paths of any length diverges: each step multiplies "
+            f"the total weight by about {growth:.6g}, which must be below 1. Make rewards more "
+            "negative, give a horizon, or use a smaller step in w."
+        )
 
     def best_return(self, reward: np.ndarray) -> float:
-        """Largest return of any single path: luck is free in this model."""
-        n_states, n_actions = reward.shape
-        matrix, alive = self.mdp.transitions, ~self.mdp.terminal
-        states = self.entry_rows // n_actions
+        """Largest return of any single path: luck is free in this model. May be infinite."""
         gain = reward.reshape(-1)[self.entry_rows]
-        values = np.where(alive & (self.horizon is None), -np.inf, 0.0)
-        for _ in range(self.horizon or n_states):
-            updated = np.full(n_states, -np.inf)
-            np.maximum.at(updated, states, gain + values[matrix.indices])
-            if self.horizon is None:
-                updated = np.maximum(updated, values)
-            values = np.where(alive, updated, 0.0)
-        return float(self.mdp.start[self.mdp.start > 0] @ values[self.mdp.start > 0])
+        if self.horizon is None:
+            values = self._best_path(gain)
+            if values is None:
+                return np.inf
+        else:
+            states = self.entry_rows // self.mdp.n_actions
+            values = np.zeros(self.mdp.n_states)
+            for _ in range(self.horizon):
+                updated = np.full(self.mdp.n_states, -np.inf)
+                np.maximum.at(updated, states, gain + values[self.mdp.transitions.indices])
+                values = np.where(self.mdp.terminal, 0.0, updated)
+        begins = self.mdp.start > 0
+        return float(self.mdp.start[begins] @ values[begins])
 
 
 def path_dual(
