@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import psutil
 import pytest
 from exercises_classroom import VILLAINS, classroom
 from exercises_demo import EXERCISES, SOLUTIONS, WRITTEN
@@ -376,17 +377,11 @@ def test_memory_is_watched_from_outside_too(monkeypatch):
 def test_children_of_an_answer_die_with_it():
     if not LINUX:
         pytest.skip("forks by way of ctypes, past the audit hook")
-    code = parse_cells(
-        [
-            (
-                1,
-                "import ctypes, os, time\ndef f():\n    pid = ctypes.CDLL(None).fork()\n"
-                "    if pid == 0:\n        time.sleep(60)\n    return pid",
-            )
-        ]  # fmt: skip
+    source = (
+        "import ctypes, os, time\ndef f():\n    pid = ctypes.CDLL(None).fork()\n"
+        "    if pid == 0:\n        time.sleep(60)\n    return pid"
     )
-    import psutil
-
+    code = parse_cells([(1, source)])
     with Worker("f", code.pieces("f")) as worker:
         if not worker.landlock:
             pytest.skip("ctypes is refused here")

@@ -83,6 +83,7 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
             child.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=5)
+    psutil.wait_procs(family, timeout=2)
 
 
 def _remove(folder: str) -> None:

@@ -10,6 +10,8 @@ writing outside the scratch folder, no reading outside the Python installation, 
 TCP, no signals to others); when started by root, another user; and everywhere an audit hook.
 The audit hook alone stops accidents and simple mischief, not a determined attacker: for hostile
 code run the grader in a container.
+
+The tests run all of this, in processes that are too well locked up to report their coverage.
 """
 
 from __future__ import annotations
@@ -68,14 +70,14 @@ def read_frame(stream: BinaryIO) -> tuple[int, bytes]:
 # ------------------------------------------------------------------------------- confinement
 
 
-def readable_roots(scratch: str) -> list[str]:
+def readable_roots(scratch: str) -> list[str]:  # pragma: no cover
     """Folders that the child may read: the Python installation, the system, its scratch."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     roots = [scratch, package, sys.prefix, sys.base_prefix, *sys.path, *_SYSTEM]
     return sorted({os.path.realpath(r) for r in roots if r and os.path.exists(r)})
 
 
-def limit_resources(memory_mb: int, seconds: float) -> None:
+def limit_resources(memory_mb: int, seconds: float) -> None:  # pragma: no cover
     """Set what limits the platform has: memory on top of what is in use now, CPU, file size."""
     if resource is None:
         return
@@ -97,7 +99,7 @@ def limit_resources(memory_mb: int, seconds: float) -> None:
             resource.setrlimit(getattr(resource, name), (value, value))
 
 
-def confine_with_landlock(scratch: str) -> bool:
+def confine_with_landlock(scratch: str) -> bool:  # pragma: no cover
     """Linux: let the kernel forbid writing outside the scratch folder, execve, TCP and signals.
 
     Returns:
@@ -140,7 +142,7 @@ def confine_with_landlock(scratch: str) -> bool:
     return done
 
 
-def drop_root() -> None:
+def drop_root() -> None:  # pragma: no cover
     """Become `nobody`, for good (the parent has made sure that nobody can read the packages)."""
     os.setgroups([])
     os.setgid(NOBODY)
@@ -163,7 +165,9 @@ _CHANGES = {
 }  # fmt: skip
 
 
-def install_audit_hook(scratch: str, hidden: list[str], kernel: bool = False) -> list[bool]:
+def install_audit_hook(  # pragma: no cover
+    scratch: str, hidden: list[str], kernel: bool = False
+) -> list[bool]:
     """Refuse, in Python, file changes outside the scratch folder, processes, sockets, signals.
 
     Args:
@@ -230,7 +234,7 @@ def install_audit_hook(scratch: str, hidden: list[str], kernel: bool = False) ->
 # ---------------------------------------------------------------------------------- the loop
 
 
-def _take_streams() -> tuple[BinaryIO, BinaryIO]:
+def _take_streams() -> tuple[BinaryIO, BinaryIO]:  # pragma: no cover
     """Move requests and replies off descriptors 0 and 1: prints must not reach the replies."""
     requests, replies = os.dup(0), os.dup(1)
     if sys.platform == "win32":
@@ -245,7 +249,7 @@ def _take_streams() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(requests, "rb"), os.fdopen(replies, "wb")
 
 
-def main() -> None:
+def main() -> None:  # pragma: no cover
     """Serve one function until the requests end."""
     requests, replies = _take_streams()
     _, first = read_frame(requests)
