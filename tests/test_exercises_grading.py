@@ -427,6 +427,14 @@ def test_the_audit_hook_alone_refuses_the_same(tmp_path, source):
     assert keep.read_text(encoding="utf-8") == "precious"
 
 
+def test_other_submissions_stay_hidden_where_python_itself_may_read():
+    folder = Path(json.__file__).parent  # as if the class handed in below the Python installation
+    source = "def f(p):\n    return len(open(p).read())"
+    assert call(source, json.__file__) > 0
+    with pytest.raises(CheckFailed, match="may not read"):
+        call(source, json.__file__, hidden=[folder])
+
+
 def test_the_audit_hook_alone_lets_worlds_and_files_of_its_own_pass():
     world = TabularMDP.create(np.full((2, 2, 2), 0.5), np.zeros((2, 2)))
     source = (

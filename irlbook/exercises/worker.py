@@ -73,7 +73,8 @@ def read_frame(stream: BinaryIO) -> tuple[int, bytes]:
 def readable_roots(scratch: str) -> list[str]:  # pragma: no cover
     """Folders that the child may read: the Python installation, the system, its scratch."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    roots = [scratch, package, sys.prefix, sys.base_prefix, *sys.path, *_SYSTEM]
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    roots = [scratch, package, sys.prefix, sys.base_prefix, *sys.path, *libraries, *_SYSTEM]
     return sorted({os.path.realpath(r) for r in roots if r and os.path.exists(r)})
 
 
@@ -184,7 +185,6 @@ def install_audit_hook(  # pragma: no cover
     fsdecode, readlink, isdir = os.fsdecode, getattr(os, "readlink", None), os.path.isdir
     scratch = normcase(realpath(scratch))
     secret = [normcase(realpath(folder)) for folder in hidden]
-    roots = [normcase(root) for root in readable_roots(scratch)]
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     forbidden = _FORBIDDEN if kernel else (*_FORBIDDEN, "ctypes.")
     changes, refuse = _CHANGES, PermissionError
@@ -192,6 +192,8 @@ def install_audit_hook(  # pragma: no cover
 
     def inside(path: str, folders: list[str]) -> bool:
         return any(path == f or path.startswith(f.rstrip(sep) + sep) for f in folders)
+
+    allowed = [r for r in map(normcase, readable_roots(scratch)) if inside(r, secret)]
 
     def place(path: Any, folder: Any = None) -> str:
         if isinstance(folder, int) and folder not in (-1, -100) and readlink is not None:
@@ -211,7 +213,7 @@ def install_audit_hook(  # pragma: no cover
                 writes = True
             if writes and null not in (where, path) and not inside(where, [scratch]):
                 raise refuse(f"answers may not write files outside their scratch folder: {path}")
-            if inside(where, secret) and not inside(where, roots):
+            if inside(where, secret) and not inside(where, allowed):
                 raise refuse(f"answers may not read this file: {path}")
             if mode is None and not inside(where, [scratch]) and isdir(where):
                 raise refuse("answers may not open folders")  # the way around: dir_fd=
