@@ -49,8 +49,7 @@ def check_optimal_backup(answer, rng):
             "the reward was discounted too": (discount * (reward + transitions @ values)).max(
                 axis=1
             ),
-            "the reward was left out of the comparison between actions": reward.max(axis=1)
-            + discount * (transitions @ values).max(axis=1),
+            "the reward is missing": (discount * transitions @ values).max(axis=1),
             "some states already used new values of this sweep": in_place,
             "you went to the best next state instead of averaging over where chance leads": (
                 reward + discount * np.where(transitions > 0, values, -np.inf).max(axis=2)
@@ -101,9 +100,9 @@ register(
                 "    return (reward + discount * best).max(axis=1)\n",
                 "best next state instead",
             ),
-            "two maxima": (
+            "no reward": (
                 Edit("reward + discount * transitions @ values", "discount * transitions @ values"),
-                "best, over actions",
+                "reward is missing",
             ),
             "returns the table": (Edit("return q.max(axis=1)", "return q"), "shape"),
             "changes its argument": (
