@@ -19,6 +19,8 @@ from irlbook.irl.dual import Features, MaxEntResult, check_expert, fit
 from irlbook.mdp import TabularMDP
 from irlbook.planning import check_horizon, soft_backup
 
+MOST_STEPS = 1e12  # a mean path length that doubles cannot tell from infinity
+
 
 def log_matvec(log_data: np.ndarray, matrix: sparse.csr_array, values: np.ndarray) -> np.ndarray:
     """(rows,) log sum_j exp(log M_ij + v_j), row by row, for a sparse M; empty rows give -inf."""
@@ -162,13 +164,14 @@ class _Paths:
         best = self._best_path(log_weight)
         if best is None:
             raise self._divergent(log_weight)
-        counted = np.isfinite(best)
+        counted, alive = np.isfinite(best), ~self.mdp.terminal
         values, settled = best, False
         for _ in range(200):
             updated, policy, tilted = self._one_step(reward, values)
             change = np.where(counted, updated, 0.0) - np.where(counted, values, 0.0)
             try:
-                step = self._factor(policy, tilted, counted).solve(change)
+                factor = self._factor(policy, tilted, counted)
+                step = factor.solve(change)
             except RuntimeError:
                 break
             values = np.where(counted, values + step, -np.inf)
@@ -176,6 +179,9 @@ class _Paths:
             if not size < 1e12:
                 break
             if settled:
+                # On the very edge (spectral radius 1) an endless sum can round to a finite one.
+                if not factor.solve(counted * alive).max() < MOST_STEPS:
+                    break
                 return values
             # So near, the number of right digits doubles: one step more is enough.
             settled = size <= 1e-9 * max(1.0, np.abs(values[counted]).max())
