@@ -591,21 +591,20 @@ def soft_policy_iteration(
         residual = _error_bound(mdp, size)
         if residual <= tolerance or iteration >= max_iterations or not np.isfinite(size):
             break
+        # Far from the solution a rough step is as good as an exact one.
+        rough = 0.1 if residual > 1e3 * tolerance else max(0.1 * tolerance / residual, 1e-12)
         try:
-            system = PolicySystem(mdp, policy)
-            endless = mdp.discount == 1.0 and size > ENDLESS_GAIN
-        except ImproperPolicyError:
-            endless = True
-        if endless:
+            step = PolicySystem(mdp, policy).solve(change, tolerance=rough)
+        except (ImproperPolicyError, RuntimeError):  # RuntimeError: singular to rounding
+            step = None
+        if step is None or (mdp.discount == 1.0 and not np.abs(step).max() < ENDLESS_GAIN):
             # Each policy is better than the last, so a proper one gives way only to endless gain.
             raise DivergentPartitionError(
                 "discount is 1 and the soft value is infinite: going round for ever gains more "
                 f"entropy than it costs (beta = {beta:.3g}). Lower beta, make rewards more "
                 "negative, use discount < 1, or give a horizon."
             )
-        # Far from the solution a rough step is as good as an exact one.
-        rough = 0.1 if residual > 1e3 * tolerance else max(0.1 * tolerance / residual, 1e-12)
-        values = values + system.solve(change, tolerance=rough)
+        values = values + step
         iteration += 1
     report = SolverReport(
         "soft_policy_iteration", bool(residual <= tolerance), iteration, float(residual), tolerance

@@ -206,54 +206,92 @@ def _newton(problem, weights, l2, l1, tolerance, max_iterations):
     return weights, max_iterations
 
 
+class _Runaway(Exception):
+    """The weights have left every scale: the dual falls without end."""
+
+
 def _lbfgs(problem, weights, l2, l1, tolerance, max_iterations):
     """L-BFGS-B; an l1 penalty splits w = u - v with u, v >= 0, which makes it smooth."""
-
-    inside = weights, 0.0, np.zeros_like(weights)  # the last point of the domain, value, gradient
+    value, gradient, _ = problem.evaluate(weights)
+    # The last point seen inside the domain, and the lowest: value, gradient, weights.
+    inside = value + 0.5 * l2 * weights @ weights, gradient + l2 * weights, weights
+    lowest = inside
+    runaway = 1e12 * max(1.0, np.abs(weights).max())
 
     def smooth(w: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal inside
+        nonlocal inside, lowest
+        if np.abs(w).max() > runaway:
+            raise _Runaway
         try:
             value, gradient, _ = problem.evaluate(w)
         except DivergentPartitionError:
             # The dual is infinite here. A rise that is small and finite sends the line search back
             # by a quarter at a time; a huge one would make its interpolation useless.
-            away = w - inside[0]
-            rise = abs(inside[2] @ away) + 1e-300
-            return inside[1] + rise, 2 * rise * away / max(away @ away, 1e-300)
-        inside = w.copy(), value + 0.5 * l2 * w @ w, gradient + l2 * w
-        return inside[1], inside[2]
-
-    def slope(w: np.ndarray) -> np.ndarray:
-        try:
-            return problem.evaluate(w)[1] + l2 * w
-        except DivergentPartitionError:
-            return np.full_like(w, 1e10)
-
-    options = {"maxiter": max_iterations * 5, "ftol": 0.0, "gtol": 0.5 * tolerance, "maxcor": 30}
-    if not l1:
-        done = minimize(smooth, weights, jac=True, method="L-BFGS-B", options=options)
-        weights, iterations = done.x, done.nit
-        if tolerance < np.abs(done.jac).max() < 1e-2:
-            # Values agree to rounding long before gradients vanish: finish on gradients alone.
-            last = root(
-                slope,
-                weights,
-                method="df-sane",
-                options={"maxfev": 5 * max_iterations, "fatol": 0.5 * tolerance, "ftol": 0.0},
-            )
-            iterations += last.nit
-            if np.abs(slope(last.x)).max() < np.abs(done.jac).max():
-                weights = last.x
-        return weights, iterations
+            away = w - inside[2]
+            rise = abs(inside[1] @ away) + 1e-300
+            return inside[0] + rise, 2 * rise * away / max(away @ away, 1e-300)
+        inside = value + 0.5 * l2 * w @ w, gradient + l2 * w, w.copy()
+        if inside[0] < lowest[0]:
+            lowest = inside
+        return inside[:2]
 
     def split(uv: np.ndarray) -> tuple[float, np.ndarray]:
         u, v = np.split(uv, 2)
         value, gradient = smooth(u - v)
         return value + l1 * uv.sum(), np.concatenate([gradient + l1, l1 - gradient])
 
-    start = np.concatenate([np.maximum(weights, 0), np.maximum(-weights, 0)])
-    bounds = [(0, None)] * len(start)
-    done = minimize(split, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    u, v = np.split(done.x, 2)
-    return u - v, done.nit
+    options = {"maxiter": max_iterations * 5, "ftol": 0.0, "gtol": 0.5 * tolerance, "maxcor": 30}
+    try:
+        if l1:
+            start = np.concatenate([np.maximum(weights, 0), np.maximum(-weights, 0)])
+            bounds = [(0, None)] * len(start)
+            done = minimize(
+                split, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+            )
+            weights = np.subtract(*np.split(done.x, 2))
+        else:
+            done = minimize(smooth, weights, jac=True, method="L-BFGS-B", options=options)
+            weights = done.x
+            if lowest[0] < smooth(weights)[0]:  # the line search gave up, on a slope without end
+                weights = lowest[2]
+    except _Runaway:
+        return lowest[2], max_iterations
+    return _finish(problem, weights, l2, l1, tolerance, max_iterations, done.nit)
+
+
+def _finish(problem, weights, l2, l1, tolerance, max_iterations, iterations):
+    """Values agree to rounding long before gradients vanish: finish on gradients alone (DF-SANE).
+
+    With an l1 penalty the weights that are zero, and the signs of the others, stay as they are.
+    """
+    free = weights != 0 if l1 else np.ones(len(weights), dtype=bool)
+    signs = np.sign(weights)
+
+    def place(w_free: np.ndarray) -> np.ndarray:
+        w = weights.copy()
+        w[free] = w_free
+        return w
+
+    def slope(w: np.ndarray) -> np.ndarray:
+        if not np.isfinite(w).all():
+            return np.full_like(w, 1e10)
+        try:
+            return problem.evaluate(w)[1] + l2 * w
+        except DivergentPartitionError:
+            return np.full_like(w, 1e10)
+
+    def distance(w: np.ndarray) -> float:
+        return np.abs(_stationarity(slope(w) - l2 * w, w, l2, l1)).max()
+
+    before = distance(weights)
+    if not tolerance < before < 1e-2 or not free.any():
+        return weights, iterations
+    with np.errstate(divide="ignore", invalid="ignore"):
+        last = root(
+            lambda w_free: (slope(place(w_free)) + l1 * signs)[free],
+            weights[free],
+            method="df-sane",
+            options={"maxfev": 5 * max_iterations, "fatol": 0.5 * tolerance, "ftol": 0.0},
+        )
+    better = distance(place(last.x)) < before
+    return (place(last.x) if better else weights), iterations + last.nit
