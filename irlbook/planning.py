@@ -583,16 +583,24 @@ def soft_policy_iteration(
         values = _reference_values(mdp, beta, log_reference) * alive
     else:
         values = np.zeros(mdp.n_states) if guess is None else guess * alive
-    residual, iteration = np.inf, 0
+    residual, iteration, settled = np.inf, 0, False
     while True:
         updated, policy = soft_backup(q_values(mdp, values), beta, log_reference)
         change = updated * alive - values
         size = np.abs(change).max()
         residual = _error_bound(mdp, size)
-        if residual <= tolerance or iteration >= max_iterations or not np.isfinite(size):
+        if iteration >= max_iterations or not np.isfinite(size):
             break
+        # Undiscounted, the residual bounds no error: one step more makes it as small as rounding.
+        if residual <= tolerance and (mdp.discount < 1.0 or settled):
+            break
+        settled = residual <= tolerance
         # Far from the solution a rough step is as good as an exact one.
-        rough = 0.1 if residual > 1e3 * tolerance else max(0.1 * tolerance / residual, 1e-12)
+        rough = (
+            0.1
+            if residual > 1e3 * tolerance
+            else max(0.1 * tolerance / max(residual, tolerance), 1e-12)
+        )
         try:
             step = PolicySystem(mdp, policy).solve(change, tolerance=rough)
         except (ImproperPolicyError, RuntimeError):  # RuntimeError: singular to rounding

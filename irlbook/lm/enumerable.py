@@ -117,6 +117,11 @@ class EnumerableLM:
             response_reward: (R,) in the order of `responses`.
         """
         n_tokens = len(self.tokens)
+        if np.shape(response_reward) != self.responses.shape:
+            raise ShapeError(
+                f"response_reward has shape {np.shape(response_reward)}; expected "
+                f"{self.responses.shape}, one number for each of `responses`."
+            )
         live = np.flatnonzero(self.children[:, 0] >= 0)
         rows = (live[:, None] * n_tokens + np.arange(n_tokens)).reshape(-1)
         columns = self.children[live].reshape(-1)

@@ -1,0 +1,54 @@
+"""Numbers that judge: value difference, KL, entropy."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import dense_values
+from scipy import stats
+from strategies import mdps, random_mdp, random_policy
+
+from irlbook import planning
+from irlbook.metrics import entropy, expected_value_difference, kl_divergence
+
+
+@given(mdps(), st.integers(0, 10**6))
+def test_value_difference_is_what_the_policy_gives_away(mdp, seed):
+    policy = random_policy(mdp, seed)
+    best = planning.policy_iteration(mdp)
+    exact = mdp.start @ (best.values - dense_values(mdp, policy))
+    scale = max(1.0, np.abs(best.values).max())
+    assert expected_value_difference(mdp, policy) == pytest.approx(exact, abs=1e-7 * scale)
+    assert expected_value_difference(mdp, policy) >= -1e-8 * scale
+    assert abs(expected_value_difference(mdp, best.policy)) <= 1e-7 * scale
+
+
+def test_value_difference_with_a_horizon_and_without_a_discount():
+    mdp = random_mdp(0, discount=1.0)
+    plan = planning.backward_induction(mdp, 5)
+    assert expected_value_difference(mdp, plan.policy, horizon=5) == pytest.approx(0, abs=1e-12)
+    stationary = random_policy(mdp, 0)
+    lost = mdp.start @ plan.values[0] - planning.expected_return(mdp, stationary, 5)
+    assert expected_value_difference(mdp, stationary, horizon=5) == pytest.approx(lost)
+    costs = mdp.with_reward(-np.ones(4) * ~mdp.terminal)
+    best = planning.policy_iteration(costs)
+    assert expected_value_difference(costs, best.policy) == pytest.approx(0, abs=1e-9)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 6))
+def test_kl_and_entropy_are_scipys(seed, size):
+    rng = np.random.default_rng(seed)
+    p, q = rng.dirichlet(np.ones(size), (2, 3, 2))
+    np.testing.assert_allclose(kl_divergence(p, q), stats.entropy(p, q, axis=-1), atol=1e-12)
+    np.testing.assert_allclose(entropy(p), stats.entropy(p, axis=-1), atol=1e-12)
+    assert (kl_divergence(p, q) >= -1e-12).all()
+    uniform = np.full(size, 1 / size)
+    np.testing.assert_allclose(kl_divergence(p, uniform), np.log(size) - entropy(p), atol=1e-12)
+
+
+def test_zeros_in_kl():
+    assert kl_divergence([1.0, 0.0], [0.5, 0.5]) == pytest.approx(np.log(2))
+    assert kl_divergence([0.5, 0.5], [1.0, 0.0]) == np.inf
+    assert kl_divergence([1.0, 0.0], [1.0, 0.0]) == 0.0
+    assert entropy([1.0, 0.0]) == 0.0
+    assert kl_divergence([0.5, 0.3, 0.2], [0.1, 0.3, 0.6]) == pytest.approx(0.5849965)
