@@ -155,3 +155,64 @@ class CheckFailed(IrlbookError, AssertionError):
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows: the message alone, without a traceback into the check."""
         return ["CheckFailed", *str(self).split("\n")]
+
+
+class ResponseError(IrlbookError, ValueError):
+    """A prompt or a response is empty, or cannot have come from this model."""
+
+
+class ContextLengthError(IrlbookError, ValueError):
+    """A prompt with its response does not fit into the model's context."""
+
+
+class UnsupportedModelError(IrlbookError, TypeError):
+    """The model's architecture or head is not the one that is needed here."""
+
+
+class TokenizerError(IrlbookError, ValueError):
+    """The tokenizer lacks something (an end token, a chat template), or does not fit the model."""
+
+
+class ModelNotFoundError(IrlbookError, FileNotFoundError):
+    """No model under this name or path, or it cannot be fetched from here."""
+
+
+class UnsafeWeightsError(IrlbookError, ValueError):
+    """The weights are pickles, which can run code when they are opened."""
+
+
+class SamplingError(IrlbookError, ValueError):
+    """The settings of a sampler make no distribution, or not one that a loss can score."""
+
+
+class UnknownPromptError(IrlbookError, ValueError):
+    """A text is not one of the prompts of this text world."""
+
+
+class InvalidDataError(IrlbookError, ValueError):
+    """A data file, a row of it, or a record to be written cannot be used."""
+
+
+class MalformedRowsError(InvalidDataError):
+    """Rows of a data file are malformed; the message names them by file and line.
+
+    Args:
+        message: what is wrong, and the mend.
+        report: the `irlbook.data.ReadReport` up to there.
+    """
+
+    def __init__(self, message: str, report: object = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class EmptyDataError(MalformedRowsError):
+    """A data file holds no row that can be used."""
+
+
+class DataTooLargeError(InvalidDataError):
+    """A data file is larger than the limit, perhaps only after it is unpacked."""
+
+
+class DataNotFoundError(IrlbookError, FileNotFoundError):
+    """No data lie under this path or name."""

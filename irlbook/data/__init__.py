@@ -1,0 +1,1 @@
+"""Demonstrations and preferences: records, readers of the usual formats, writers back."""
