@@ -1,0 +1,222 @@
+"""Reward models from preferences: losses, heads on a language model, frozen embeddings, ensembles.
+
+Bradley-Terry: y+ is preferred to y- with probability s(r(x, y+) - r(x, y-)). Only differences
+within a prompt are seen, so r is known up to any c(x): the data cannot tell which prompt is better
+served, and nothing in them fixes the reward's zero.
+
+Rewards are in nats of log-odds. Pairs are (P, 2), column 0 the preferred response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from irlbook.errors import InvalidHyperparameterError, ShapeError
+
+Pooling = Literal["last", "sum"]
+
+
+def bradley_terry_loss(
+    rewards: Tensor,
+    margin: Tensor | float = 0.0,
+    label_smoothing: float = 0.0,
+    centering: float = 0.0,
+) -> Tensor:
+    """-(1-e) log s(d - m) - e log s(m - d) + c (r+ + r-)^2, where d = r+ - r-.
+
+    Args:
+        rewards: (P, 2).
+        margin: (P,) or a number, m: by how much y+ was said to be better; the loss asks d to exceed
+            it. 0 is Bradley-Terry itself.
+        label_smoothing: e in [0, 1/2), the share of labels taken to be flipped; d stays finite.
+        centering: c >= 0. The first terms leave r + c(x) free; this one puts the zero midway
+            between y+ and y-. 0.01 is usual.
+
+    Returns:
+        (P,); log 2 where both rewards are equal and m = c = 0.
+
+    Source: Christiano et al. 2017 (1706.03741), equation 1; m: Touvron et al. 2023 (2307.09288),
+    equation 2; c: Eisenstein et al. 2023 (2312.09244).
+    """
+    _check(rewards, label_smoothing)
+    if centering < 0:
+        raise InvalidHyperparameterError(f"centering is {centering}; it must not be negative.")
+    d = rewards[:, 0] - rewards[:, 1] - margin
+    loss = -(1 - label_smoothing) * logsigmoid(d) - label_smoothing * logsigmoid(-d)
+    return loss + centering * rewards.sum(1) ** 2
+
+
+def classification_loss(rewards: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """-[log s(r+) + log s(-r-)] / 2: is this response, alone, one that won?
+
+    No pair is compared, so any classifier will do, and r keeps its zero. But the answer depends on
+    the prompt, and the part of r that only says "easy prompt" is trained too; Bradley-Terry cancels
+    it. Correct order needs less than a correct probability: both losses are *order consistent*.
+
+    Args:
+        rewards: (P, 2), read as log-odds that the response is a preferred one.
+
+    Returns:
+        (P,); log 2 where both rewards are 0.
+
+    Source: Sun, Shen and Ton 2024 (2411.04991); section 4.1 of the survey.
+    """
+    _check(rewards, label_smoothing)
+    signed = rewards * rewards.new_tensor([1.0, -1.0])  # (P, 2) log-odds of the right answer
+    smooth = -(1 - label_smoothing) * logsigmoid(signed) - label_smoothing * logsigmoid(-signed)
+    return smooth.mean(1)
+
+
+def reward_metrics(rewards: Tensor) -> dict[str, Tensor]:
+    """`margin` r+ - r-, `accuracy` (a tie is 1/2) and `mean_reward`: (P,) each, no gradient."""
+    rewards = rewards.detach()
+    margin = rewards[:, 0] - rewards[:, 1]
+    return {"margin": margin, "accuracy": (margin.sign() + 1) / 2, "mean_reward": rewards.mean(1)}
+
+
+# Ensembles ----------------------------------------------------------------------------------------
+
+
+def ensemble_reward(
+    rewards: Tensor, how: Literal["mean", "worst", "uncertainty"] = "mean", weight: float = 0.5
+) -> Tensor:
+    """One reward of several models: (M, ...) to (...).
+
+    `mean`; `worst`, the smallest; `uncertainty`, mean - weight * variance over the models. The last
+    two distrust responses on which the models disagree, as they do far from the data. Rewards of
+    models trained apart have different zeros and scales: standardise each on one common sample
+    first, or `worst` picks the model with the lowest zero.
+
+    Source: Coste et al. 2023 (2310.02743), section 3: mean, WCO and UWO.
+    """
+    if rewards.ndim < 1 or not len(rewards):
+        raise ShapeError("rewards must be (models, ...), with one model at least.")
+    if how == "mean":
+        return rewards.mean(0)
+    if how == "worst":
+        return rewards.amin(0)
+    if how != "uncertainty" or weight < 0:
+        raise InvalidHyperparameterError(
+            f"how is {how!r} and weight {weight}; choose mean, worst or uncertainty, weight >= 0."
+        )
+    return rewards.mean(0) - weight * rewards.var(0, correction=0)
+
+
+# Frozen embeddings --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """How a reward model on frozen embeddings is fitted."""
+
+    loss: Literal["bt", "classification"] = "bt"  # which question the labels answer
+    hidden: tuple[int, ...] = ()  # units of each tanh layer; () is a linear reward
+    l2: float = 1e-3  # l2/2 times the squared weights is added to the mean loss
+    epochs: int = 30  # hidden layers: passes over the pairs
+    batch_size: int = 64  # hidden layers: pairs a step
+    learning_rate: float = 1e-3  # hidden layers: Adam's
+    members: int = 1  # models in the ensemble
+    bootstrap: bool = True  # with several members: each sees pairs drawn with replacement
+    seed: int = 0  # first weights, order, bootstrap
+
+    def __post_init__(self) -> None:
+        if self.loss not in ("bt", "classification"):
+            raise InvalidHyperparameterError(f"loss is {self.loss!r}; use bt or classification.")
+        if self.l2 < 0:
+            raise InvalidHyperparameterError(f"l2 is {self.l2}; it must not be negative.")
+        if min(self.epochs, self.batch_size, self.members) < 1 or not self.learning_rate > 0:
+            raise InvalidHyperparameterError(
+                "epochs, batch_size and members must be at least 1, learning_rate positive."
+            )
+
+
+class EmbeddingReward(nn.Module):
+    """r(x, y) = head(embedding of x and y), one output; inputs standardised with the data's scale.
+
+    Source: Sun et al. 2025 (2502.04357): reward models without a GPU.
+    """
+
+    def __init__(self, size: int, hidden: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+        layers: list[nn.Module] = []
+        for units in hidden:
+            layers += [nn.Linear(size, units), nn.Tanh()]
+            size = units
+        self.head = nn.Sequential(*layers, nn.Linear(size, 1))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(..., H) to (...)."""
+        return self.head((embeddings - self.centre) / self.scale).squeeze(-1)
+
+
+def fit_embedding_reward(
+    embeddings: Tensor, config: EmbeddingConfig | None = None
+) -> list[EmbeddingReward]:
+    """Fit a reward to pairs of frozen embeddings; a list of `members` models, on the CPU.
+
+    A linear reward is a convex problem and is solved, by L-BFGS on all pairs; hidden layers are
+    trained by Adam on batches.
+
+    Args:
+        embeddings: (P, 2, H), the preferred response in place 0; see `embed`.
+    """
+    config = config or EmbeddingConfig()
+    if embeddings.ndim != 3 or embeddings.shape[1] != 2 or not len(embeddings):
+        raise ShapeError(f"embeddings have shape {tuple(embeddings.shape)}, not (pairs, 2, H).")
+    loss_of = bradley_terry_loss if config.loss == "bt" else classification_loss
+    embeddings = embeddings.detach().cpu()
+    flat = embeddings.flatten(0, 1)  # (2P, H)
+    members = []
+    for member in range(config.members):
+        draw = torch.Generator().manual_seed(config.seed + 7919 * member)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed + 7919 * member)
+            model = EmbeddingReward(embeddings.shape[2], config.hidden).to(embeddings.dtype)
+        model.centre.copy_(flat.mean(0))
+        model.scale.copy_(flat.std(0, correction=0).clamp(min=1e-6))
+        n = len(embeddings)
+        own = torch.arange(n)
+        if config.bootstrap and config.members > 1:
+            own = torch.randint(n, (n,), generator=draw)
+
+        def mean_loss(rows: Tensor, model: EmbeddingReward = model) -> Tensor:
+            weights = sum((p**2).sum() for p in model.parameters() if p.ndim == 2)
+            loss = loss_of(model(embeddings[rows])).mean() + config.l2 / 2 * weights
+            model.zero_grad()
+            loss.backward()
+            return loss
+
+        if not config.hidden:
+            solver = torch.optim.LBFGS(
+                model.parameters(), max_iter=200, line_search_fn="strong_wolfe"
+            )
+            solver.step(partial(mean_loss, own))
+        else:
+            optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+            for _ in range(config.epochs):
+                for rows in own[torch.randperm(n, generator=draw)].split(config.batch_size):
+                    mean_loss(rows)
+                    optimizer.step()
+        members.append(model.eval().requires_grad_(False))
+    return members
+
+
+def _check(rewards: Tensor, label_smoothing: float) -> None:
+    if rewards.ndim != 2 or rewards.shape[1] != 2:
+        raise ShapeError(
+            f"rewards have shape {tuple(rewards.shape)}; expected (pairs, 2), the preferred "
+            "response in column 0. From (R,) in the groups' order: rewards.view(-1, 2)."
+        )
+    if not 0 <= label_smoothing < 0.5:
+        raise InvalidHyperparameterError(
+            f"label_smoothing is {label_smoothing}; it must lie in [0, 1/2)."
+        )
