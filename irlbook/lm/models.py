@@ -1,0 +1,388 @@
+"""Small causal language models, and any other by name or folder. Safetensors only, no remote code.
+
+The book's own model is an ordinary transformers model with a small configuration, so that whatever
+is learned here works unchanged on a large one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+from transformers.utils import logging
+
+from irlbook.errors import (
+    MissingDependencyError,
+    ModelNotFoundError,
+    TokenizerError,
+    UnsafeWeightsError,
+    UnsupportedModelError,
+)
+
+KINDS: dict[str, tuple[Any, Any]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+}
+CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
+REWARD_HEADS = ("ForSequenceClassification",)
+GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+def tiny_lm(
+    tokenizer: PreTrainedTokenizerBase | int,
+    kind: Literal["llama", "qwen2"] = "llama",
+    *,
+    hidden: int = 96,
+    layers: int = 2,
+    heads: int = 4,
+    kv_heads: int | None = None,
+    context: int = 512,
+    tied: bool = True,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
+    """An untrained causal model; with the defaults and 330 tokens, 253 k parameters.
+
+    Args:
+        tokenizer: the tokenizer, or a vocabulary size.
+        kv_heads: heads of keys and values; fewer than `heads` is grouped-query attention.
+        tied: the head shares the embedding's weights.
+        seed: of the weights; the global generator is left alone.
+
+    Raises:
+        UnsupportedModelError: an unknown kind, or heads that do not divide the width.
+    """
+    if kind not in KINDS:
+        raise UnsupportedModelError(f"kind={kind!r} is unknown; choose from {sorted(KINDS)}.")
+    kv_heads = heads if kv_heads is None else kv_heads
+    if hidden % (2 * heads) or heads % kv_heads:
+        raise UnsupportedModelError(
+            f"hidden={hidden} must be a multiple of twice heads={heads} (positions turn pairs of "
+            f"coordinates), and heads a multiple of kv_heads={kv_heads}."
+        )
+    sized = isinstance(tokenizer, int)
+    config_class, model_class = KINDS[kind]
+    config = config_class(
+        vocab_size=tokenizer if sized else len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=8 * hidden // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=tied,
+        pad_token_id=None if sized else tokenizer.pad_token_id,
+        bos_token_id=None if sized else tokenizer.bos_token_id,
+        eos_token_id=None if sized else tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model_class(config).to(dtype)
+
+
+def load_lm(
+    name_or_path: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer, from a folder or by name.
+
+    Only safetensors are opened, and no code that comes with a model is run. A folder that holds a
+    LoRA adapter loads its base model and puts the adapter on it.
+
+    Args:
+        revision: a branch, tag or commit of a named model; give a commit to be reproducible.
+        offline: look only at what was downloaded before.
+
+    Raises:
+        ModelNotFoundError: nothing there, or it cannot be fetched.
+        UnsafeWeightsError: the weights are pickles.
+        UnsupportedModelError: not a causal language model, or an architecture of its own code.
+        TokenizerError: the tokenizer has more tokens than the model has embeddings.
+        MissingDependencyError: an adapter, and peft is not installed.
+    """
+    source = _source(name_or_path)
+    options = {"revision": revision, "local_files_only": offline}
+    if isinstance(source, Path) and (source / "adapter_config.json").is_file():
+        return _load_adapter(source, device, dtype, offline)
+    _check_head(source, CAUSAL_HEADS, "a causal language model", options)
+    model = _from_pretrained(AutoModelForCausalLM, source, {"dtype": dtype, **options})
+    tokenizer = load_tokenizer(source, revision=revision, offline=offline)
+    check_fit(model, tokenizer)
+    return model.to(device).eval(), tokenizer
+
+
+def load_reward_model(
+    name_or_path: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    new_head: bool = False,
+    seed: int = 0,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A sequence classifier with one output, and its tokenizer.
+
+    Args:
+        new_head: start a reward model from a language model, with a fresh head drawn from `seed`.
+
+    Raises:
+        As :func:`load_lm`; UnsupportedModelError also when a language model is given without
+        `new_head`: its head would be random, and its scores noise.
+    """
+    source = _source(name_or_path)
+    options = {"revision": revision, "local_files_only": offline}
+    heads = CAUSAL_HEADS + REWARD_HEADS if new_head else REWARD_HEADS
+    wanted = "a reward model (new_head=True starts one from a language model)"
+    config = _check_head(source, heads, wanted, options)
+    if not new_head and config.num_labels != 1:
+        raise UnsupportedModelError(
+            f"{source} has {config.num_labels} outputs; a reward model has one."
+        )
+    tokenizer = load_tokenizer(source, revision=revision, offline=offline)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _from_pretrained(
+            AutoModelForSequenceClassification, source, {"dtype": dtype, "num_labels": 1, **options}
+        )
+    # The transformers head reads the last token that is not a pad; None refuses batches.
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    check_fit(model, tokenizer)
+    return model.to(device).eval(), tokenizer
+
+
+def load_tokenizer(
+    name_or_path: str | Path, *, revision: str | None = None, offline: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, from a folder or by name."""
+    source = _source(name_or_path)
+    options = {"revision": revision, "local_files_only": offline}
+    return _from_pretrained(_tokenizer_loader(source), source, options)
+
+
+def check_fit(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that each token of the tokenizer has an embedding.
+
+    Raises:
+        TokenizerError: some have none.
+    """
+    tokens, rows = len(tokenizer), model.get_input_embeddings().num_embeddings
+    if tokens > rows:
+        raise TokenizerError(
+            f"the tokenizer has {tokens} tokens and the model {rows} embeddings: they do not "
+            "belong together. Load both from one place, or call "
+            "model.resize_token_embeddings(len(tokenizer)) if you added tokens on purpose."
+        )
+
+
+def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:
+    """Write model and tokenizer as safetensors, all or nothing.
+
+    They are written beside `folder` first. A full disk or a kill leaves what was there before.
+
+    Raises:
+        FileExistsError: `folder` holds something that is not a model.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and _replaceable(folder)):
+        raise FileExistsError(
+            f"{folder} exists and does not look like a saved model; it stays as it is. "
+            "Give another folder."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
+    try:
+        with _quiet():
+            model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        new.chmod(0o755)  # mkdtemp made it private
+        if folder.exists():
+            backup = _backup(folder)
+            shutil.rmtree(backup, ignore_errors=True)
+            os.rename(folder, backup)
+        os.rename(new, folder)
+        shutil.rmtree(_backup(folder), ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+def add_lora(
+    model: PreTrainedModel,
+    *,
+    rank: int = 8,
+    alpha: int = 16,
+    targets: str | Sequence[str] = "all-linear",
+    task: str = "CAUSAL_LM",
+    seed: int = 0,
+) -> Any:
+    """Freeze a model and put a trainable low-rank adapter on its linear layers (through peft).
+
+    Raises:
+        MissingDependencyError: peft is not installed.
+    """
+    peft = _peft()
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type=task,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return peft.get_peft_model(model, config)
+
+
+def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
+    """Parameters of a model, shared ones once; only those that are trained, if asked."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
+
+
+def _backup(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.old"
+
+
+def _replaceable(folder: Path) -> bool:
+    known = ("config.json", "adapter_config.json")
+    return not any(folder.iterdir()) or any((folder / name).is_file() for name in known)
+
+
+def _source(name_or_path: str | Path) -> Path | str:
+    """A folder that exists, or a name; refuses folders with pickles only."""
+    folder = Path(name_or_path)
+    if not folder.exists() and _backup(folder).is_dir():
+        os.rename(_backup(folder), folder)  # a kill struck between the two renames of `save`
+    if not folder.is_dir():
+        looks_like_path = isinstance(name_or_path, Path) or str(name_or_path).startswith(
+            (".", "/", "~")
+        )
+        if looks_like_path:
+            raise ModelNotFoundError(
+                f"there is no folder {folder}. Check the path, or give the name of a model."
+            )
+        return str(name_or_path)
+    files = [file.name for file in folder.iterdir()]
+    pickles = [name for name in files if name.endswith(PICKLES) and name != "training_args.bin"]
+    if pickles and not any(name.endswith(".safetensors") for name in files):
+        raise UnsafeWeightsError(_pickle_message(f"{folder} ({', '.join(sorted(pickles))})"))
+    return folder
+
+
+def _pickle_message(what: str) -> str:
+    return (
+        f"the weights of {what} are not safetensors but pickles, which can run any code when they "
+        "are opened. Ask for a safetensors copy, or convert them on a machine that you can lose: "
+        "AutoModelForCausalLM.from_pretrained(folder, use_safetensors=False)"
+        ".save_pretrained(new_folder)."
+    )
+
+
+def _check_head(source: Path | str, heads: Sequence[str], wanted: str, options: dict) -> Any:
+    config = _from_pretrained(AutoConfig, source, options)
+    names = getattr(config, "architectures", None) or []
+    if not any(name.endswith(tuple(heads)) for name in names):
+        raise UnsupportedModelError(
+            f"{source} is {', '.join(names) or 'of no stated architecture'}, not {wanted}."
+        )
+    return config
+
+
+def _tokenizer_loader(source: Path | str) -> Any:
+    """AutoTokenizer, save where a folder says that its tokenizer.json is all there is.
+
+    Next to a Qwen2 model, AutoTokenizer takes any tokenizer for Qwen's own: it swaps the rule that
+    splits words and adds a token.
+    """
+    if isinstance(source, Path) and (source / "tokenizer_config.json").is_file():
+        name = json.loads((source / "tokenizer_config.json").read_text()).get("tokenizer_class")
+        if name in GENERIC_TOKENIZERS and (source / "tokenizer.json").is_file():
+            return PreTrainedTokenizerFast
+    return AutoTokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars: small models, many notebooks."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _from_pretrained(loader: Any, source: Path | str, options: dict) -> Any:
+    """`loader.from_pretrained` without pickles and remote code, its errors named."""
+    weights = {"use_safetensors": True} if hasattr(loader, "_model_mapping") else {}
+    try:
+        with _quiet():
+            return loader.from_pretrained(source, trust_remote_code=False, **options, **weights)
+    except ImportError as error:
+        raise MissingDependencyError(f"loading {source} needs a package: {error}") from error
+    except (OSError, ValueError) as error:
+        text = str(error)
+        if "safetensors" in text and weights:
+            raise UnsafeWeightsError(_pickle_message(str(source))) from error
+        if "trust_remote_code" in text or "custom code" in text:
+            raise UnsupportedModelError(
+                f"{source} brings code of its own, and code from a model is never run here. "
+                "Use an architecture that transformers knows."
+            ) from error
+        if isinstance(error, OSError):
+            raise ModelNotFoundError(
+                f"{source} could not be loaded: it does not exist, is incomplete, or cannot be "
+                "reached from here. Check the name; without a network, give a folder, or fetch "
+                "it before (`hf download NAME`) and set HF_HOME to where it lies.\n"
+                f"  said: {text.splitlines()[0] if text else type(error).__name__}"
+            ) from error
+        raise UnsupportedModelError(f"{source} cannot be loaded here: {text}") from error
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingDependencyError(
+            "LoRA needs the package peft, which is not installed. Run: pip install 'irlbook[lora]'"
+        ) from error
+    return peft
+
+
+def _load_adapter(
+    folder: Path, device: torch.device | str, dtype: torch.dtype, offline: bool
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    peft = _peft()
+    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    model, tokenizer = load_lm(base, device, dtype, offline=offline)
+    model = peft.PeftModel.from_pretrained(model, folder, is_trainable=True)
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = load_tokenizer(folder)
+    return model.to(device).eval(), tokenizer

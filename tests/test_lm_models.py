@@ -1,0 +1,274 @@
+"""Models: built from a seed, saved whole or not at all, loaded without pickles or foreign code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+)
+
+from irlbook.errors import (
+    MissingDependencyError,
+    ModelNotFoundError,
+    TokenizerError,
+    UnsafeWeightsError,
+    UnsupportedModelError,
+)
+from irlbook.lm import models
+from irlbook.lm.logprobs import collate, token_logps
+from irlbook.lm.models import (
+    add_lora,
+    check_fit,
+    count_parameters,
+    load_lm,
+    load_reward_model,
+    save,
+    tiny_lm,
+)
+from irlbook.lm.tokenization import encode_prompt, encode_response, train_tokenizer
+
+TREE = collate([([1, 2, 3], [[4, 5, 2], [6, 2]])])
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["The bus was late."], 270)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return tiny_lm(tokenizer, hidden=16).eval()
+
+
+@pytest.fixture(scope="module")
+def saved(model, tokenizer, tmp_path_factory):
+    """Not to be changed by a test."""
+    return save(model, tokenizer, tmp_path_factory.mktemp("models") / "lm")
+
+
+def logps(model):
+    with torch.no_grad():
+        return token_logps(model, TREE)
+
+
+def test_the_books_model_has_253_k_parameters():
+    assert 250_000 < count_parameters(tiny_lm(330)) < 256_000
+
+
+def test_a_seed_gives_the_weights_and_leaves_the_global_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    one, same, other = (tiny_lm(50, hidden=16, seed=seed) for seed in (5, 5, 6))
+    assert torch.rand(1).equal(expected)
+    assert logps(one).equal(logps(same)) and not logps(one).equal(logps(other))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kind": "mamba"}, "choose from"),
+        ({"hidden": 20, "heads": 4}, "multiple of twice heads"),
+        ({"hidden": 16, "heads": 4, "kv_heads": 3}, "multiple of kv_heads"),
+    ],
+)
+def test_impossible_models_are_refused(options, words):
+    with pytest.raises(UnsupportedModelError, match=words):
+        tiny_lm(50, **options)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_round_trip_scores_the_same_here_and_in_transformers(kind, tokenizer, tmp_path):
+    model = tiny_lm(tokenizer, kind, hidden=16, kv_heads=2).eval()
+    folder = save(model, tokenizer, tmp_path / "deep" / "lm")
+    ours, its_tokenizer = load_lm(folder)
+    theirs = AutoModelForCausalLM.from_pretrained(folder)
+    assert logps(ours).equal(logps(model)) and logps(theirs).equal(logps(model))
+    # AutoTokenizer would make it Qwen's own next to a Qwen2 model
+    assert its_tokenizer.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+    assert encode_response(its_tokenizer, "late 12") == encode_response(tokenizer, "late 12")
+    names = [file.name for file in folder.iterdir()]
+    assert any(name.endswith(".safetensors") for name in names)
+    assert not any(name.endswith(models.PICKLES) for name in names)
+    assert not any(file.name.startswith(".") for file in folder.parent.iterdir())
+
+
+def test_loading_and_saving_print_nothing(saved, tokenizer, tmp_path, capfd):
+    save(load_lm(saved)[0], tokenizer, tmp_path / "lm")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_dtype_is_the_one_asked_for(saved):
+    assert load_lm(str(saved), dtype=torch.float64)[0].dtype == torch.float64
+    assert load_lm(saved)[0].dtype == torch.float32
+
+
+def test_reward_model_round_trip_scores_the_same_as_transformers(saved, tmp_path):
+    reward, tokenizer = load_reward_model(saved, new_head=True, seed=1)
+    again, _ = load_reward_model(saved, new_head=True, seed=1)
+    assert reward.score.weight.equal(again.score.weight)
+    folder = save(reward, tokenizer, tmp_path / "rm")
+    ours, _ = load_reward_model(folder)
+    theirs = AutoModelForSequenceClassification.from_pretrained(folder)
+    rows = [encode_prompt(tokenizer, "bus") + encode_response(tokenizer, text)
+            for text in ("late", "The bus was late.")]  # fmt: skip
+    batch = AutoTokenizer.from_pretrained(folder).pad({"input_ids": rows}, return_tensors="pt")
+    with torch.no_grad():
+        expected = reward(**batch).logits
+        alone = [reward(torch.tensor([row])).logits[0] for row in rows]
+        assert expected.shape == (2, 1)
+        assert ours(**batch).logits.equal(expected) and theirs(**batch).logits.equal(expected)
+    assert (expected - torch.stack(alone)).abs().max() <= 1e-5  # pads change no score
+
+
+def test_a_reward_model_from_a_tokenizer_without_pad_can_score_batches(model, tmp_path):
+    """Trap 12: a model without pad_token_id refuses batches."""
+    tokenizer = train_tokenizer(["The bus was late."], 270)
+    bare = tiny_lm(len(tokenizer), hidden=16)
+    assert bare.config.pad_token_id is None
+    reward, _ = load_reward_model(save(bare, tokenizer, tmp_path / "lm"), new_head=True)
+    assert reward(torch.ones(2, 3, dtype=torch.long)).logits.shape == (2, 1)
+
+
+def test_a_language_model_is_no_reward_model_unless_asked(saved, tmp_path):
+    with pytest.raises(UnsupportedModelError, match="new_head=True"):
+        load_reward_model(saved)
+    folder = shutil.copytree(saved, tmp_path / "three")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"architectures": ["LlamaForSequenceClassification"],
+               "id2label": {"0": "a", "1": "b", "2": "c"}}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModelError, match="3 outputs"):
+        load_reward_model(folder)
+    with pytest.raises(UnsupportedModelError, match="not a causal language model"):
+        load_lm(folder)
+
+
+def test_an_encoder_is_no_language_model(tokenizer, tmp_path):
+    config = BertConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=16)  # fmt: skip
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match="BertForMaskedLM, not a causal"):
+        load_lm(tmp_path)
+
+
+def test_pickles_are_refused_unopened(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "pickled")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
+    for load in (load_lm, load_reward_model):
+        with pytest.raises(UnsafeWeightsError, match="pytorch_model.bin.*not safetensors"):
+            load(folder)
+
+
+def test_a_folder_without_weights_is_named(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "half")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises((ModelNotFoundError, UnsafeWeightsError), match="half"):
+        load_lm(folder)
+
+
+def test_foreign_code_is_never_run(tokenizer, tmp_path):
+    mark = tmp_path / "ran"
+    (tmp_path / "evil.py").write_text(f"open({str(mark)!r}, 'w')")
+    (tmp_path / "config.json").write_text(json.dumps({
+        "model_type": "evil", "architectures": ["EvilForCausalLM"],
+        "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"},
+    }))  # fmt: skip
+    with pytest.raises(UnsupportedModelError, match="never run"):
+        load_lm(tmp_path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("load", [load_lm, load_reward_model])
+def test_a_missing_model_says_what_to_do(load, tmp_path):
+    with pytest.raises(ModelNotFoundError, match="no folder"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ModelNotFoundError, match="no folder"):
+        load("./nowhere")
+    with pytest.raises(ModelNotFoundError, match="without a network, give a folder"):
+        load("nobody/nothing-of-this-name", offline=True)
+
+
+def test_a_damaged_config_is_named(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "damaged")
+    (folder / "config.json").write_text("{")
+    with pytest.raises((ModelNotFoundError, UnsupportedModelError), match="damaged"):
+        load_lm(folder)
+
+
+def test_model_and_tokenizer_must_fit(model, saved, tmp_path):
+    large = train_tokenizer(["The bus was late. " * 3, "and early and on time"], 290)
+    with pytest.raises(TokenizerError, match="do not belong together"):
+        check_fit(model, large)
+    large.save_pretrained(folder := shutil.copytree(saved, tmp_path / "mixed"))
+    with pytest.raises(TokenizerError, match="resize_token_embeddings"):
+        load_lm(folder)
+
+
+def test_a_failed_save_leaves_the_old_model(saved, model, tokenizer, tmp_path, monkeypatch):
+    folder = shutil.copytree(saved, tmp_path / "lm")
+    other = tiny_lm(tokenizer, hidden=16, seed=9).eval()
+
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tokenizer, "save_pretrained", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save(other, tokenizer, folder)
+    monkeypatch.undo()
+    assert [file.name for file in tmp_path.iterdir()] == ["lm"]
+    assert logps(load_lm(folder)[0]).equal(logps(model))
+    save(other, tokenizer, folder)
+    assert logps(load_lm(folder)[0]).equal(logps(other))
+    assert [file.name for file in tmp_path.iterdir()] == ["lm"]
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(saved, model, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "lm")
+    folder.rename(tmp_path / ".lm.old")
+    assert logps(load_lm(folder)[0]).equal(logps(model))
+    assert folder.is_dir()
+
+
+def test_save_keeps_what_is_not_a_model(model, tokenizer, tmp_path):
+    (tmp_path / "thesis.txt").write_text("three years")
+    with pytest.raises(FileExistsError, match="stays as it is"):
+        save(model, tokenizer, tmp_path)
+    with pytest.raises(FileExistsError, match="stays as it is"):
+        save(model, tokenizer, tmp_path / "thesis.txt")
+
+
+def test_lora_without_peft_says_what_to_install(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingDependencyError, match=r"irlbook\[lora\]"):
+        add_lora(model)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
+def test_lora_starts_at_the_base_model_and_trains_the_adapter_alone(saved, model, tmp_path):
+    pytest.importorskip("peft")
+    base, tokenizer = load_lm(saved)
+    adapted = add_lora(base, rank=2)
+    assert 0 < count_parameters(adapted, trainable=True) < count_parameters(model) / 2
+    assert (logps(adapted) - logps(model)).abs().max() <= 1e-6
+    token_logps(adapted, TREE).sum().backward()
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1
+            else:
+                assert parameter.grad is None
+    folder = save(adapted, tokenizer, tmp_path / "adapter")
+    loaded, _ = load_lm(folder)
+    assert (logps(loaded) - logps(adapted)).abs().max() <= 1e-6
+    assert (logps(loaded) - logps(model)).abs().max() > 1e-3
