@@ -1,0 +1,317 @@
+"""Sampling responses together with their log-probabilities.
+
+The distribution is the model's own at the temperature asked for: that of ``generate`` with
+``do_sample=True, top_k=0``. (Left to its defaults, ``generate`` draws from the 50 likeliest tokens
+only.) A prompt is computed once for all its samples, keys and values are cached, and rows that have
+ended leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irlbook.errors import ResponseError, SamplingError
+from irlbook.lm.logprobs import Group, check_context, log_softmax
+
+DROP_SHARE = 0.15
+"""Ended rows leave the cache once they are this share of it: leaving copies the whole cache."""
+
+Choose = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+"""(logits (r, V), rows (r,), step) -> (tokens (r,), their log-probabilities (r,))"""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """R responses, n for each prompt, in the order of the prompts.
+
+    Attributes:
+        groups: (prompt, its n responses), ready for :func:`irlbook.lm.logprobs.collate`. A response
+            holds its stop token, if it ended.
+        logps: (T,) for each response: log-probabilities of its tokens under the distribution that
+            they were drawn from.
+        ended: for each response, whether it ended by itself; if not, it was cut at the limit.
+        temperature, top_p: that distribution.
+    """
+
+    groups: list[Group]
+    logps: list[Tensor]
+    ended: list[bool]
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    @property
+    def responses(self) -> list[list[int]]:
+        """The R responses."""
+        return [list(response) for _, responses in self.groups for response in responses]
+
+    @property
+    def token_logps(self) -> Tensor:
+        """(N,) in the order of ``token_logps(model, collate(groups), temperature)``."""
+        return torch.cat(self.logps)
+
+
+def sample(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    n: int = 1,
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    seeds: int | Sequence[int] | None = None,
+    generator: torch.Generator | None = None,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    training: bool = False,
+    max_rows: int = 256,
+    compact: bool = True,
+) -> Samples:
+    """Draw n responses to each prompt.
+
+    Args:
+        prompts: token ids, of any lengths.
+        max_new_tokens: a response is cut there, and then has not `ended`.
+        stop_ids: every token that ends a response (:func:`irlbook.lm.tokenization.stop_ids`).
+        seeds: one a prompt, or one for all. Response j to prompt i depends on the seed of the
+            prompt (or on the one seed and i) and on j, and not on what else is in the batch.
+            The same seed draws the same responses: change it from step to step.
+        generator: instead of seeds, one stream for the whole batch.
+        top_p: keep the likeliest tokens that make up this probability. Only to look at samples.
+        training: refuse settings whose samples a loss cannot score.
+        max_rows: responses computed at a time (at least those to one prompt).
+        compact: drop ended rows from the batch.
+
+    Raises:
+        SamplingError: settings that make no distribution; top_p < 1 in training; NaN logits.
+        ContextLengthError: a prompt and max_new_tokens exceed the model's context.
+        ResponseError: an empty prompt.
+    """
+    if not 0 < temperature < float("inf"):
+        raise SamplingError(
+            f"temperature={temperature} is no distribution; it must be positive. For the likeliest "
+            "token each time, call greedy(...)."
+        )
+    if not 0 < top_p <= 1:
+        raise SamplingError(f"top_p={top_p} must lie in (0, 1].")
+    if training and top_p < 1:
+        raise SamplingError(
+            f"top_p={top_p} in a training rollout: the loss scores all tokens, the sampler drew "
+            "from some. Importance ratios would not be 1 on fresh samples, and a token outside "
+            "could never be reinforced. Use top_p=1, and the temperature to sharpen."
+        )
+    if (seeds is None) == (generator is None):
+        raise SamplingError("give either seeds (an int, or one a prompt) or a torch generator.")
+    if generator is None:
+        uniform = _uniforms(seeds, len(prompts), n, max_new_tokens).to(_device(model))
+
+    def choose(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        logps = log_softmax(logits, temperature)
+        if top_p < 1:
+            logps = nucleus(logps, top_p)
+        if generator is not None:
+            tokens = torch.multinomial(logps.exp(), 1, generator=generator)
+        else:
+            tokens = inverse_cdf(logps, uniform[rows, step])
+        return tokens[:, 0], logps.gather(1, tokens)[:, 0]
+
+    options = {"stop_ids": stop_ids, "max_rows": max_rows, "compact": compact}
+    parts = _all_rows(model, prompts, n, choose, max_new_tokens, **options)
+    return Samples(*parts, temperature, top_p)
+
+
+def greedy(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    max_rows: int = 256,
+) -> Samples:
+    """The likeliest token each time; `logps` are those of the model at temperature 1."""
+
+    def choose(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        logps, tokens = log_softmax(logits).max(dim=1)
+        return tokens, logps
+
+    options = {"stop_ids": stop_ids, "max_rows": max_rows, "compact": True}
+    return Samples(*_all_rows(model, prompts, 1, choose, max_new_tokens, **options))
+
+
+def inverse_cdf(logps: Tensor, uniform: Tensor) -> Tensor:
+    """(r, 1) tokens: the first whose cumulative probability exceeds a uniform number.
+
+    Args:
+        logps: (r, V). uniform: (r,) in [0, 1), float64.
+    """
+    cumulative = logps.double().exp().cumsum(dim=1)
+    wanted = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, wanted, right=True).clamp(max=logps.shape[1] - 1)
+
+
+def nucleus(logps: Tensor, top_p: float) -> Tensor:
+    """(r, V) log-probabilities within the smallest set of tokens that holds `top_p`; -inf outside.
+
+    Source: Holtzman et al. 2020, "The curious case of neural text degeneration", eq. 2-3.
+    """
+    probabilities, order = logps.exp().sort(dim=1, descending=True)
+    before = probabilities.cumsum(dim=1) - probabilities
+    outside = torch.zeros_like(logps, dtype=torch.bool).scatter(1, order, before >= top_p)
+    return logps.masked_fill(outside, -torch.inf).log_softmax(dim=1)
+
+
+def _uniforms(seeds: int | Sequence[int], n_prompts: int, n: int, steps: int) -> Tensor:
+    """(n_prompts * n, steps) uniform numbers, each row from a stream of its own."""
+    if isinstance(seeds, int | np.integer):
+        keys = [[int(seeds), i, j] for i in range(n_prompts) for j in range(n)]
+    elif len(seeds) == n_prompts:
+        keys = [[int(seed), j] for seed in seeds for j in range(n)]
+    else:
+        raise SamplingError(f"{len(seeds)} seeds for {n_prompts} prompts; give one a prompt.")
+    if any(key[0] < 0 for key in keys):
+        raise SamplingError("seeds must not be negative.")
+    return torch.from_numpy(np.array([np.random.default_rng(key).random(steps) for key in keys]))
+
+
+def _all_rows(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    choose: Choose,
+    max_new_tokens: int,
+    *,
+    stop_ids: Sequence[int],
+    max_rows: int,
+    compact: bool,
+) -> tuple[list[Group], list[Tensor], list[bool]]:
+    """Decode the prompts in batches of like length; (groups, logps, ended) in the order given."""
+    if not len(prompts) or n < 1 or max_new_tokens < 1 or max_rows < 1:
+        raise SamplingError(
+            f"{len(prompts)} prompts, n={n}, max_new_tokens={max_new_tokens}, "
+            f"max_rows={max_rows}: each must be at least 1."
+        )
+    for i, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise ResponseError(
+                f"prompt {i} is empty, so nothing predicts the first token. "
+                "Put the beginning-of-text token there."
+            )
+    check_context(model.config, max(map(len, prompts)) + max_new_tokens)
+    device = _device(model)
+    stops = torch.tensor(sorted(set(stop_ids)), dtype=torch.long, device=device)
+    size, order = max(1, max_rows // n), list(range(len(prompts)))
+    if len(order) > size:  # several batches: prompts of like length together
+        order.sort(key=lambda i: len(prompts[i]))
+    found: dict[int, tuple[list[int], Tensor, bool]] = {}
+    with torch.no_grad(), _evaluating(model):
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            rows = torch.tensor([i * n + j for i in chosen for j in range(n)], device=device)
+            tokens, logps, lengths, ended = _decode(
+                model,
+                [list(prompts[i]) for i in chosen],
+                n,
+                lambda logits, local, step, rows=rows: choose(logits, rows[local], step),
+                max_new_tokens,
+                stops,
+                compact,
+            )
+            parts = zip(
+                rows.tolist(), tokens.tolist(), logps, lengths.tolist(), ended.tolist(), strict=True
+            )
+            for row, response, values, length, over in parts:
+                found[row] = (response[:length], values[:length], over)
+    in_order = [found[row] for row in range(len(prompts) * n)]
+    responses = [response for response, _, _ in in_order]
+    groups: list[Group] = [
+        (list(prompt), responses[i * n : (i + 1) * n]) for i, prompt in enumerate(prompts)
+    ]
+    return groups, [values for _, values, _ in in_order], [over for _, _, over in in_order]
+
+
+def _decode(
+    model: Any,
+    prompts: list[list[int]],
+    n: int,
+    choose: Choose,
+    max_new_tokens: int,
+    stops: Tensor,
+    compact: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One batch of R = len(prompts) * n rows: tokens, logps (R, T), lengths, ended (R,)."""
+    device = stops.device
+    width, total = max(map(len, prompts)), len(prompts) * n
+    # Left-padded, so that all rows go on from the same column. Pads are masked out.
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)
+    sizes = torch.tensor([len(p) for p in prompts], device=device)
+    columns = torch.arange(width, device=device)
+    mask = (columns >= width - sizes[:, None]).long()  # (B, W)
+    out = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(n, dim=0)
+    if n > 1:
+        cache.batch_repeat_interleave(n)
+    padded = bool((sizes < width).any())
+    mask = torch.cat([mask, mask.new_ones(len(mask), max_new_tokens)], dim=1)
+    mask = mask.repeat_interleave(n, dim=0)  # (R, W + T)
+    position = sizes.repeat_interleave(n)  # (R,) where the next token stands
+
+    tokens = torch.zeros(total, max_new_tokens, dtype=torch.long, device=device)
+    logps = torch.zeros(
+        tokens.shape, dtype=torch.promote_types(logits.dtype, torch.float32), device=device
+    )
+    lengths = torch.zeros(total, dtype=torch.long, device=device)
+    ended = torch.zeros(total, dtype=torch.bool, device=device)
+    rows = torch.arange(total, device=device)  # which of the R rows are in the cache
+    for step in range(max_new_tokens):
+        token, logp = choose(logits, rows, step)
+        tokens[rows, step], logps[rows, step] = token, logp
+        lengths[rows] += ~ended[rows]
+        ended[rows] |= torch.isin(token, stops)
+        live = ~ended[rows]
+        n_live = int(live.sum())
+        if n_live == 0 or step + 1 == max_new_tokens:
+            break
+        if compact and len(rows) - n_live >= DROP_SHARE * len(rows):
+            keep = live.nonzero()[:, 0]
+            cache.batch_select_indices(keep)
+            rows, token, mask, position = rows[keep], token[keep], mask[keep], position[keep]
+        out = model(
+            input_ids=token[:, None],
+            attention_mask=mask[:, : width + step + 1] if padded else None,
+            position_ids=position[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits, position = out.logits[:, -1], position + 1
+    if not torch.isfinite(logps).all():
+        raise SamplingError(
+            "the model's logits are not finite, so it defines no distribution. Did its training "
+            "diverge? Go back to the last good checkpoint and lower the learning rate."
+        )
+    return tokens, logps, lengths, ended
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Without dropout: a rollout must come from the policy that the loss scores."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _device(model: Any) -> torch.device:
+    return next(model.parameters()).device
