@@ -3,7 +3,10 @@
 With a few tokens and a short limit the responses form a tree of prefixes. That tree *is* a
 :class:`~irlbook.mdp.TabularMDP`: a state is a prefix, an action is the next token, moves are
 certain. So the planning solvers of floor 1 give exactly what post-training only approaches: the
-KL-regularised optimum, its partition function, and the value of every prefix.
+KL-regularised optimum, its partition function, the value of every prefix, the policy gradient.
+
+A distribution over responses is an array (R,) of log-probabilities, in the order of
+``EnumerableLM.responses``. :class:`irlbook.lm.token_table.TokenTable` is the same model in torch.
 """
 
 from __future__ import annotations
@@ -15,8 +18,19 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from irlbook.errors import InvalidPolicyError, ShapeError
+from irlbook.errors import (
+    InvalidHyperparameterError,
+    InvalidPolicyError,
+    ResponseError,
+    ShapeError,
+)
 from irlbook.mdp import TabularMDP
+from irlbook.planning import (
+    evaluate_policy,
+    occupancy_measure,
+    q_values,
+    soft_backward_induction,
+)
 
 MAX_STATES = 2_000_000
 
@@ -147,3 +161,194 @@ class EnumerableLM:
             parents = np.flatnonzero((self.lengths == length) & (self.children[:, 0] >= 0))
             log_reach[self.children[parents]] = log_reach[parents, None] + steps[parents]
         return log_reach[self.responses]
+
+    def response_ids(self, numbers: Sequence[int] | np.ndarray | None = None) -> list[list[int]]:
+        """Token numbers of responses, the end token included; default all R.
+
+        Args:
+            numbers: which responses, by their place in `responses`.
+        """
+        states = self.responses if numbers is None else self.responses[np.asarray(numbers, int)]
+        return [self.prefixes[s, : self.lengths[s]].tolist() for s in states]
+
+    def response_numbers(self, responses: Sequence[Sequence[int]]) -> np.ndarray:
+        """(n,) places in `responses` of responses given as token numbers.
+
+        Raises:
+            ResponseError: one that this model cannot write.
+        """
+        place = {int(state): k for k, state in enumerate(self.responses)}
+        found = []
+        for tokens in responses:
+            state = 0
+            for token in tokens:
+                known = state >= 0 and 0 <= token < len(self.tokens)
+                state = int(self.children[state, token]) if known else -1
+            if state not in place:
+                raise ResponseError(
+                    f"{list(tokens)} is no response of this model: it ends at the end token "
+                    f"({len(self.tokens) - 1}) or at {self.max_length} tokens, and nowhere else."
+                )
+            found.append(place[state])
+        return np.array(found, dtype=int)
+
+    def sample(
+        self, n: int, rng: np.random.Generator, policy: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(n,) responses drawn at random, by their place in `responses`."""
+        pmf = np.exp(self.sequence_log_probabilities(policy))
+        return rng.choice(len(pmf), size=n, p=pmf / pmf.sum())
+
+    def token_policy(self, log_probabilities: np.ndarray) -> np.ndarray:
+        """(S, A) the next-token probabilities that make up a distribution over responses.
+
+        pi(a | s) = P(s a) / P(s), where P(s) sums the responses that begin with s. So *any*
+        distribution over responses is a policy. Where P(s) = 0 the row is pi_ref's.
+
+        Args:
+            log_probabilities: (R,).
+        """
+        mass = np.zeros(self.n_states)
+        mass[self.responses] = np.exp(log_probabilities)
+        live = self.children[:, 0] >= 0
+        for length in range(self.max_length - 1, -1, -1):
+            parents = np.flatnonzero((self.lengths == length) & live)
+            mass[parents] = mass[self.children[parents]].sum(axis=1)
+        policy = self.policy.copy()
+        reached = np.flatnonzero(live & (mass > 0))
+        policy[reached] = mass[self.children[reached]] / mass[reached, None]
+        return policy
+
+    def prefix_values(
+        self, response_reward: np.ndarray, policy: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(S,) V(x, y_<t): the reward to be expected from here on; 0 once the response is over.
+
+        Args:
+            response_reward: (R,). policy: (S, A), default pi_ref.
+        """
+        policy = self.policy if policy is None else policy
+        return evaluate_policy(self.mdp(response_reward), policy, horizon=self.max_length)[0]
+
+    def policy_gradient(
+        self, response_reward: np.ndarray, policy: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(S, A) gradient of the expected reward with respect to the logits of a tabular softmax.
+
+            dJ / dz(s,a) = Pr(s) pi(a|s) (Q(s,a) - V(s))
+
+        Source: Sutton et al. 2000, "Policy gradient methods ...", theorem 1, with the softmax's own
+        derivative put in.
+
+        Args:
+            response_reward: (R,). policy: (S, A), default pi_ref.
+        """
+        policy = self.policy if policy is None else policy
+        tree = self.mdp(response_reward)
+        values = evaluate_policy(tree, policy, horizon=self.max_length)[0]
+        reach = occupancy_measure(tree, policy, horizon=self.max_length)  # (S, A)
+        return reach * (q_values(tree, values) - values[:, None])
+
+    def kl_optimum(
+        self, response_reward: np.ndarray, beta: float, reference: np.ndarray | None = None
+    ) -> KLOptimum:
+        """The policy that maximises E[r] - beta KL(pi || pi_ref), by the soft planner of floor 1.
+
+        Args:
+            response_reward: (R,). beta: the price of a nat. reference: (S, A), default pi_ref.
+        """
+        plan = soft_backward_induction(
+            self.mdp(response_reward),
+            self.max_length,
+            beta=beta,
+            reference=self.policy if reference is None else reference,
+        )
+        policy = np.where(self.children[:, :1] >= 0, plan.policy[0], self.policy)
+        return KLOptimum(
+            policy,
+            self.sequence_log_probabilities(policy),
+            plan.values[0],
+            float(plan.values[0, 0]) / beta,
+        )
+
+
+@dataclass(frozen=True)
+class KLOptimum:
+    """The optimum of RLHF: pi*(y|x) = pi_ref(y|x) exp(r(x,y) / beta) / Z(x).
+
+    Attributes:
+        policy: (S, A).
+        log_probabilities: (R,) log pi*(y|x).
+        values: (S,) soft values V(x, y_<t), in units of reward.
+        log_partition: log Z(x) = V(x) / beta.
+    """
+
+    policy: np.ndarray
+    log_probabilities: np.ndarray
+    values: np.ndarray
+    log_partition: float
+
+
+# --- distributions over responses, as (R,) log-probabilities ------------------------------------
+
+
+def expectation(log_p: np.ndarray, values: np.ndarray) -> float:
+    """E_p[values]; responses of probability zero do not count, whatever their value."""
+    p = np.exp(log_p)
+    return float(np.sum(p * np.where(p > 0, values, 0.0)))
+
+
+def entropy(log_p: np.ndarray) -> float:
+    """H(p) = -sum_y p(y) log p(y), in nats."""
+    return -expectation(log_p, log_p)
+
+
+def kl_divergence(log_p: np.ndarray, log_q: np.ndarray) -> float:
+    """KL(p || q) = sum_y p(y) log (p(y) / q(y)) >= 0; infinite where q forbids what p does.
+
+    From a policy to its reference, KL(pi || pi_ref) is what RLHF pays for (reverse KL);
+    KL(p_data || pi) is what SFT minimises (forward KL).
+    """
+    with np.errstate(invalid="ignore"):  # -inf - -inf where both are zero
+        return expectation(log_p, np.asarray(log_p) - np.asarray(log_q))
+
+
+def tilted(
+    log_reference: np.ndarray, response_reward: np.ndarray, beta: float
+) -> tuple[np.ndarray, float]:
+    """((R,) log p, log Z) with p = pi_ref exp(r / beta) / Z: the optimum of RLHF in closed form."""
+    if not beta > 0:
+        raise InvalidHyperparameterError(f"beta={beta} must be positive: it prices a nat of KL.")
+    scores = log_reference + np.asarray(response_reward) / beta
+    log_partition = float(np.logaddexp.reduce(scores))
+    return scores - log_partition, log_partition
+
+
+def best_of_n(log_p: np.ndarray, scores: np.ndarray, n: int) -> np.ndarray:
+    """(R,) log-probabilities of the best of n independent responses, ties broken at random.
+
+    With F(s) the probability of a score <= s, and F_-(s) of one < s, the winners of score s have
+    probability F(s)^n - F_-(s)^n, which they share in proportion to p.
+
+    Source: Beirami et al. 2024, "Theoretical guarantees on the best-of-n alignment policy",
+    lemma 1, extended to ties.
+
+    Args:
+        log_p: (R,) of one response. scores: (R,) what "best" is judged by. n: at least 1.
+    """
+    if n < 1:
+        raise InvalidHyperparameterError(f"n={n}: the best of n responses needs n >= 1.")
+    p = np.exp(log_p)
+    levels, level = np.unique(np.asarray(scores), return_inverse=True)
+    mass = np.bincount(level, weights=p, minlength=len(levels))
+    upto = np.cumsum(mass) / mass.sum()
+    below = np.concatenate([[0.0], upto[:-1]])
+    wins = upto**n - below**n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(mass > 0, wins / mass, 0.0)[level]
+        return np.log(p * share)
+
+
+def best_of_n_kl_bound(n: int) -> float:
+    """log n - (n - 1) / n: KL(best of n || p) never exceeds it, and meets it if no score ties."""
+    return float(np.log(n) - (n - 1) / n)
