@@ -66,6 +66,6 @@ class ReasoningTrace:
 
     question: str
     steps: tuple[str, ...]
-    answer: str  # what the chain arrived at
+    answer: str | None  # what the chain arrived at, if anything
     target: str  # the right answer
     first_mistake: int | None  # counted from 0
