@@ -157,6 +157,26 @@ class CheckFailed(IrlbookError, AssertionError):
         return ["CheckFailed", *str(self).split("\n")]
 
 
+class DivergedTrainingError(IrlbookError, ArithmeticError):
+    """A loss or its gradient is not a number any more; the weights are those before that step."""
+
+
+class CheckpointError(IrlbookError, OSError):
+    """A checkpoint cannot be written or read; earlier ones are as they were."""
+
+
+class ResumeMismatchError(IrlbookError, ValueError):
+    """The folder holds a run with other settings or other data."""
+
+
+class DeviceUnavailableError(IrlbookError, RuntimeError):
+    """The device that was asked for is not here."""
+
+
+class FlatLossWarning(UserWarning):
+    """The loss does not move; training goes on, but look at the causes."""
+
+
 class ResponseError(IrlbookError, ValueError):
     """A prompt or a response is empty, or cannot have come from this model."""
 

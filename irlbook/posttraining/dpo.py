@@ -32,12 +32,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
 from irlbook.errors import InvalidHyperparameterError, ResponseError, ShapeError
+from irlbook.lm.logprobs import Group
+from irlbook.training import Batch, Objective
+
+Loss = Literal["dpo", "robust", "ipo", "rso", "slic", "simpo", "kto"]
 
 
 def implicit_rewards(policy_logps: Tensor, reference_logps: Tensor, beta: float) -> Tensor:
@@ -259,6 +265,131 @@ def preference_metrics(
         "chosen_logp": policy_logps[:, 0],
         "rejected_logp": policy_logps[:, 1],
     }
+
+
+# For the training loop ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PreferenceConfig:
+    """Which loss of the family, and its hyper-parameters; a loss ignores those it has not."""
+
+    loss: Loss = "dpo"  # "dpo" with label_smoothing > 0 is conservative DPO
+    beta: float = 0.1  # price of a nat of KL; SimPO's is a scale per token and wants 2 to 10
+    label_smoothing: float = 0.0  # share of labels taken to be flipped: dpo, robust
+    length_normalised: bool = False  # ipo: divide log-ratios by lengths, as TRL does
+    margin: float = 1.0  # slic: in nats; simpo: in units of the reward
+    sft_weight: float = 0.0  # slic: hold to the preferred response
+    desirable_weight: float = 1.0  # kto
+    undesirable_weight: float = 1.0  # kto
+
+    def __post_init__(self) -> None:
+        if self.loss not in get_args(Loss):
+            raise InvalidHyperparameterError(
+                f"loss is {self.loss!r}; choose from {', '.join(get_args(Loss))}."
+            )
+        _positive(beta=self.beta)
+        _smoothing(self.label_smoothing)
+
+
+def objective(config: PreferenceConfig | None = None) -> Objective:
+    """A loss of the family for `training.train`.
+
+    Groups are (prompt, [preferred, other]). KTO's come from `kto_groups`, with their labels as
+    ``extra={"desirable": labels}``.
+    """
+    c = config or PreferenceConfig()
+    if c.loss == "kto":
+        return _kto_objective(c)
+    free = c.loss in ("slic", "simpo")
+
+    def values(scores: Tensor, batch: Batch) -> dict[str, Tensor]:
+        policy = batch.per_response(scores)  # (P, 2)
+        reference = batch.reference
+        lengths = batch.tree.lengths.view(-1, 2)
+        match c.loss:
+            case "dpo":
+                loss = dpo_loss(policy, reference, c.beta, c.label_smoothing)
+            case "robust":
+                loss = robust_dpo_loss(policy, reference, c.beta, c.label_smoothing)
+            case "ipo":
+                normal = lengths if c.length_normalised else None
+                loss = ipo_loss(policy, reference, c.beta, normal)
+            case "rso":
+                loss = rso_loss(policy, reference, c.beta)
+            case "slic":
+                loss = slic_loss(policy, c.margin, policy[:, 0], c.sft_weight)
+            case _:
+                loss = simpo_loss(policy, lengths, c.beta, c.margin)
+        if free:  # no reference: the reward is the log-probability that the loss compares
+            base, scale = policy, 1.0
+            if c.loss == "simpo":
+                base, scale = policy / lengths, c.beta
+            metrics = preference_metrics(base, torch.zeros_like(base), scale)
+            metrics |= {
+                "chosen_logp": policy.detach()[:, 0],
+                "rejected_logp": policy.detach()[:, 1],
+            }
+        else:
+            metrics = preference_metrics(policy, reference, c.beta)
+        return {"loss": loss, **metrics}
+
+    zero = torch.zeros(1, 2)
+    known = {
+        "dpo": lambda: math.log(2),
+        "robust": lambda: math.log(2),
+        "ipo": lambda: float(ipo_loss(zero, zero, c.beta)),
+        "rso": lambda: 1.0,
+    }
+    start = known[c.loss]() if c.loss in known else None
+    return Objective(repr(c), values, responses=2, needs_reference=not free, start=start)
+
+
+def kto_groups(
+    examples: Sequence[tuple[Sequence[int], Sequence[int]]], seed: int = 0
+) -> list[Group]:
+    """(prompt, [its response, the response of another example]) for each example.
+
+    The second response is there for the reference point alone. Who lends to whom is a random
+    cycle, so that no example lends to itself.
+
+    Raises:
+        ResponseError: fewer than two examples.
+    """
+    n = len(examples)
+    if n < 2:
+        raise ResponseError("KTO's reference point needs two examples at least.")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
+    lender = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [
+        (prompt, [answer, examples[lender[i]][1]]) for i, (prompt, answer) in enumerate(examples)
+    ]
+
+
+def _kto_objective(c: PreferenceConfig) -> Objective:
+    def mismatched_reward(scores: Tensor, batch: Batch) -> Tensor:
+        return implicit_rewards(batch.per_response(scores)[:, 1], batch.reference[:, 1], c.beta)
+
+    def values(scores: Tensor, batch: Batch) -> dict[str, Tensor]:
+        policy, reference = batch.per_response(scores)[:, 0], batch.reference[:, 0]
+        good = batch.extra["desirable"]
+        point = batch.shared.clamp(min=0).to(policy.dtype)
+        loss = kto_loss(
+            policy, reference, good, point, c.beta, c.desirable_weight, c.undesirable_weight
+        )
+        gain = implicit_rewards(policy.detach(), reference, c.beta) - point
+        right = torch.where(good, gain, -gain)
+        return {
+            "loss": loss,
+            "margin": right,
+            "accuracy": (right.sign() + 1) / 2,
+            "kl": (point / c.beta).expand(len(policy)),
+        }
+
+    return Objective(repr(c), values, responses=2, needs_reference=True, prepare=mismatched_reward)
+
+
+# Iterating on-policy ------------------------------------------------------------------------------
 
 
 def best_and_worst(rewards: Sequence[float] | Tensor) -> tuple[int, int] | None:

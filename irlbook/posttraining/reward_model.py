@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from irlbook.errors import InvalidHyperparameterError, ShapeError
+from irlbook.errors import InvalidHyperparameterError, ShapeError, UnsupportedModelError
+from irlbook.lm.logprobs import Tree, hidden_states, sequence_logps
+from irlbook.training import Batch, Objective
 
 Pooling = Literal["last", "sum"]
 
@@ -81,6 +83,95 @@ def reward_metrics(rewards: Tensor) -> dict[str, Tensor]:
     return {"margin": margin, "accuracy": (margin.sign() + 1) / 2, "mean_reward": rewards.mean(1)}
 
 
+# Heads on a language model ------------------------------------------------------------------------
+
+
+def response_places(tree: Tree) -> Tensor:
+    """(N,) place, in the flattened B * L, of every response token itself.
+
+    `tree.predictor` is the place *before* it. A row's responses stand one after another behind its
+    prompt, so places follow from lengths; no token id is looked at.
+    """
+    group = torch.repeat_interleave(tree.owner, tree.lengths)  # (N,)
+    count = torch.bincount(group, minlength=int(tree.owner[-1]) + 1)
+    first = count.cumsum(0) - count  # (B,) the row's first response token among the N
+    within = torch.arange(len(group), device=group.device) - first[group]
+    return tree.predictor[first][group] + 1 + within
+
+
+class RewardScorer(nn.Module):
+    """r(x, y) from a sequence classifier with one output (`lm.models.load_reward_model`).
+
+    `last` reads the head at the response's last token, which is where transformers reads it, as
+    long as the pad token is not the end token. `sum` adds the head over all response tokens: a
+    reward a token, whose sum is the response's. transformers cannot read that one back, so the
+    choice is kept in the model's configuration.
+
+    Args:
+        model: an `AutoModelForSequenceClassification` with one label.
+        pooling: None takes what the configuration says, else `last`.
+
+    Raises:
+        UnsupportedModelError: not one output, or no head called `score`.
+    """
+
+    def __init__(self, model: nn.Module, pooling: Pooling | None = None) -> None:
+        super().__init__()
+        if getattr(getattr(model, "score", None), "out_features", None) != 1:
+            raise UnsupportedModelError(
+                f"{type(model).__name__} has no `score` head with one output; load it with "
+                "lm.models.load_reward_model."
+            )
+        self.model = model
+        self.pooling = pooling or getattr(model.config, "reward_pooling", "last")
+        if self.pooling not in ("last", "sum"):
+            raise InvalidHyperparameterError(f"pooling is {self.pooling!r}; use last or sum.")
+        model.config.reward_pooling = self.pooling
+
+    def forward(self, tree: Tree) -> Tensor:
+        """(R,) in at least float32."""
+        hidden, places = hidden_states(self.model, tree), response_places(tree)
+        if self.pooling == "last":
+            places = places[tree.lengths.cumsum(0) - 1]  # (R,)
+        scores = self.model.score(hidden[places]).squeeze(-1)
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        return scores if self.pooling == "last" else sequence_logps(scores, tree.lengths)
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Hyper-parameters of a reward model's loss."""
+
+    loss: Literal["bt", "classification"] = "bt"  # which question the labels answer
+    label_smoothing: float = 0.0  # share of labels taken to be flipped
+    centering: float = 0.0  # bt: weight of (r+ + r-)^2
+    use_margin: bool = False  # bt: ask each pair for the margin that the data give
+
+    def __post_init__(self) -> None:
+        if self.loss not in ("bt", "classification"):
+            raise InvalidHyperparameterError(f"loss is {self.loss!r}; use bt or classification.")
+        _check(torch.zeros(1, 2), self.label_smoothing)
+
+
+def objective(config: RewardConfig | None = None) -> Objective:
+    """A reward loss for `training.train` with a `RewardScorer`.
+
+    Groups are (prompt, [preferred, other]); margins go in ``extra={"margin": (P,)}``.
+    """
+    c = config or RewardConfig()
+
+    def values(scores: Tensor, batch: Batch) -> dict[str, Tensor]:
+        rewards = batch.per_response(scores)  # (P, 2)
+        if c.loss == "bt":
+            margin = batch.extra["margin"].to(rewards.dtype) if c.use_margin else 0.0
+            loss = bradley_terry_loss(rewards, margin, c.label_smoothing, c.centering)
+        else:
+            loss = classification_loss(rewards, c.label_smoothing)
+        return {"loss": loss, **reward_metrics(rewards)}
+
+    return Objective(repr(c), values, responses=2)
+
+
 # Ensembles ----------------------------------------------------------------------------------------
 
 
@@ -110,6 +201,22 @@ def ensemble_reward(
 
 
 # Frozen embeddings --------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def embed(model: nn.Module, tree: Tree, pool: Literal["last", "mean"] = "last") -> Tensor:
+    """(R, H) what a frozen language model makes of each prompt with its response.
+
+    `last`: the hidden state of the response's last token; `mean`: over the response's tokens.
+    """
+    hidden = hidden_states(model, tree)[response_places(tree)]  # (N, H)
+    if pool == "last":
+        return hidden[tree.lengths.cumsum(0) - 1]
+    owner = torch.repeat_interleave(
+        torch.arange(len(tree.lengths), device=hidden.device), tree.lengths
+    )
+    total = hidden.new_zeros(len(tree.lengths), hidden.shape[1]).index_add(0, owner, hidden)
+    return total / tree.lengths[:, None]
 
 
 @dataclass(frozen=True)

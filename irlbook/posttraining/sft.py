@@ -7,10 +7,13 @@ what the experts do, and never asks what the model itself would do.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from irlbook.errors import InvalidHyperparameterError
+from irlbook.lm.logprobs import Group
+from irlbook.training import Batch, Objective
 
 
 def sft_loss(policy_logps: Tensor, mean_length: float = 1.0) -> Tensor:
@@ -38,3 +41,19 @@ def sft_loss(policy_logps: Tensor, mean_length: float = 1.0) -> Tensor:
             f"mean_length is {mean_length}; it must be a positive number of tokens."
         )
     return -policy_logps / mean_length
+
+
+def objective(groups: Sequence[Group]) -> Objective:
+    """SFT for `training.train`: groups of one response; the loss is in nats a token.
+
+    Args:
+        groups: the demonstrations; their mean response length is the constant L.
+    """
+    lengths = [len(response) for _, responses in groups for response in responses]
+    mean_length = sum(lengths) / max(1, len(lengths))
+
+    def values(scores: Tensor, batch: Batch) -> dict[str, Tensor]:
+        logps = batch.per_response(scores)[:, 0]
+        return {"loss": sft_loss(logps, mean_length), "logp": logps}
+
+    return Objective(name=f"sft(mean_length={mean_length:.6g})", values=values, responses=1)
