@@ -64,7 +64,8 @@ class SolverReport:
             raise NotConvergedError(
                 f"{self.method} stopped after {self.iterations} iterations at {self.residual:.3g}, "
                 f"above the tolerance {self.tolerance:.3g}. Raise max_iterations, loosen the "
-                "tolerance, lower the discount, or use a Newton method (soft_policy_iteration)."
+                "tolerance (float64 may not reach it), lower the discount, or use a Newton method "
+                "(soft_policy_iteration)."
             )
         return self
 
@@ -219,14 +220,16 @@ class PolicySystem:
     @cached_property
     def _factors_are_cheap(self) -> bool:
         n_states = self.chain.shape[0]
-        if n_states > 30 * DIRECT_SOLVE_STATES:
+        if n_states > 100 * DIRECT_SOLVE_STATES:
             return False
         order = reverse_cuthill_mckee(sparse.csr_matrix(self.chain))
         place = np.empty(n_states, dtype=int)
         place[order] = np.arange(n_states)
         rows = np.repeat(place, np.diff(self.chain.indptr))
         bandwidth = np.abs(rows - place[self.chain.indices]).max()
-        return n_states * float(bandwidth) ** 2 <= DIRECT_SOLVE_COST
+        # A band as narrow as a plane's fills in little, whatever its size.
+        planar = bandwidth <= 3 * np.sqrt(n_states)
+        return bool(planar or n_states * float(bandwidth) ** 2 <= DIRECT_SOLVE_COST)
 
     def solve(
         self,
@@ -241,11 +244,16 @@ class PolicySystem:
         `tolerance` is the largest error of x allowed, relative to max |b| / (1 - gamma): in the
         maximum norm, or in the 1-norm for the transpose; or what rounding allows, if that is more.
         """
-        if self.discount == 1.0 or self.chain.shape[0] <= DIRECT_SOLVE_STATES:
+        direct = (
+            self.discount == 1.0
+            or self.chain.shape[0] <= DIRECT_SOLVE_STATES
+            or "_factors" in self.__dict__  # made already
+            # Few digits come cheaper by iteration; many digits or many columns, by elimination.
+            or ((b.ndim == 2 or tolerance < 1e-6) and self._factors_are_cheap)
+        )
+        if direct:
             return self._factors.solve(b, trans="T" if transpose else "N")
         if b.ndim == 2:
-            if self._factors_are_cheap:
-                return self._factors.solve(b, trans="T" if transpose else "N")
             columns = [self.solve(c, transpose=transpose, tolerance=tolerance) for c in b.T]
             return np.stack(columns, axis=1)
         return self._iterate(b, transpose, guess, tolerance)
@@ -385,7 +393,7 @@ def modified_policy_iteration(
     *,
     tolerance: float = 1e-8,
     max_iterations: int = 10_000,
-    sweeps: int = 60,
+    sweeps: int = 15,
     strict: bool = True,
 ) -> Plan:
     """Evaluate the greedy policy by a few cheap sweeps, improve, repeat (Puterman & Shin 1978).
@@ -415,13 +423,13 @@ def modified_policy_iteration(
             if residual <= tolerance:
                 values = updated
                 break
-        best = q.argmax(axis=1)
+        best = rows + q.argmax(axis=1)
         if choice is None or not np.array_equal(best, choice):
-            choice, chain = best, mdp.transitions[rows + best]
-            reward = mdp.reward[np.arange(n_states), best]
+            choice, chain = best, gamma * mdp.transitions[best]
+            reward = mdp.reward.reshape(-1)[best]
         values = updated
         for _ in range(sweeps):
-            values = reward + gamma * (chain @ values)
+            values = reward + chain @ values
     report = SolverReport(
         "modified_policy_iteration",
         bool(residual <= tolerance),
@@ -588,9 +596,11 @@ def soft_policy_iteration(
         updated, policy = soft_backup(q_values(mdp, values), beta, log_reference)
         change = updated * alive - values
         size = np.abs(change).max()
-        residual = _error_bound(mdp, size)
+        before, residual = residual, _error_bound(mdp, size)
         if iteration >= max_iterations or not np.isfinite(size):
             break
+        if residual > 0.5 * before and size < 1e3 * np.finfo(float).eps * np.abs(values).max():
+            break  # rounding: no step makes the residual smaller
         # Undiscounted, the residual bounds no error: one step more makes it as small as rounding.
         if residual <= tolerance and (mdp.discount < 1.0 or settled):
             break

@@ -512,7 +512,7 @@ def test_grids_have_cheap_factors_and_huge_worlds_are_not_tried():
     assert system._factors_are_cheap
     b = np.random.default_rng(0).normal(size=(2_025, 3))
     close(system.solve(b)[:, 1], system.solve(b[:, 1]), 1e-7)
-    wide = envs.gridworld(50_000, 1)
+    wide = envs.gridworld(200_000, 1)
     big = planning.PolicySystem(wide, np.full(wide.reward.shape, 1 / wide.n_actions))
     assert not big._factors_are_cheap
 
@@ -528,3 +528,12 @@ def test_newton_near_hard_and_near_undiscounted(beta):
         hard = planning.modified_policy_iteration(mdp).values
         assert (plan.values >= hard - 1e-6).all()
         assert np.abs(plan.values - hard).max() <= beta * np.log(4) / 0.001
+
+
+def test_newton_stops_at_once_when_rounding_hides_the_tolerance():
+    mdp = envs.garnet(50, 3, 4, np.random.default_rng(0), discount=0.999)
+    plan = planning.soft_policy_iteration(mdp, tolerance=1e-16, strict=False)
+    assert not plan.report.converged and plan.report.iterations < 20
+    close(plan.values, planning.soft_policy_iteration(mdp, tolerance=1e-8).values, 1e-9)
+    with pytest.raises(NotConvergedError, match="float64 may not reach it"):
+        planning.soft_policy_iteration(mdp, tolerance=1e-16)

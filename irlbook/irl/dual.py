@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import minimize, root
+from scipy.linalg import eigh
+from scipy.optimize import brentq, minimize, root
 
 from irlbook.errors import (
     DivergentPartitionError,
@@ -22,6 +23,7 @@ from irlbook.errors import (
 from irlbook.mdp import TabularMDP
 from irlbook.planning import SolverReport
 
+RADIUS = 1.0  # of the first trust region: change of reward, in units of beta
 NEWTON_FEATURES = 128  # up to this many weights the exact Hessian is cheaper than more gradients
 
 
@@ -168,42 +170,66 @@ def _explain(problem, weights, l2, l1, report: SolverReport) -> None:
 
 
 def _newton(problem, weights, l2, l1, tolerance, max_iterations):
-    """Damped Newton on the dual with its exact Hessian."""
+    """Newton on the dual with its exact Hessian, inside a trust region.
+
+    The quadratic model holds while the reward changes little, so the region limits the root mean
+    square of the change of r_w over states: |step|^2 = step' M step with M = phi' phi / rows.
+    Within it a step minimises the model exactly (eigenvectors of H in the metric M).
+    """
+    phi = problem.features.matrix
+    metric = np.asarray((phi.T @ phi).todense() if sparse.issparse(phi) else phi.T @ phi)
+    metric = metric / phi.shape[0]
+    metric += (1e-10 * np.trace(metric) or 1.0) * np.eye(len(weights))
     value, gradient, state = problem.evaluate(weights)
+    value, slope = value + 0.5 * l2 * weights @ weights, gradient + l2 * weights
+    radius, fresh = RADIUS * problem.beta, True
+    runaway = 1e12 * max(1.0, np.abs(weights).max())
     for iteration in range(max_iterations):
-        slope = gradient + l2 * weights
-        if np.abs(slope).max() <= tolerance:
+        if np.abs(slope).max() <= tolerance or np.abs(weights).max() > runaway:
             return weights, iteration
-        hessian = problem.hessian(state) + l2 * np.eye(len(weights))
-        # A direction that moves no choice (a constant feature) has no curvature: lift it a little.
-        hessian += 1e-10 * max(np.trace(hessian) / len(weights), 1e-12) * np.eye(len(weights))
-        step = -np.linalg.lstsq(hessian, slope, rcond=1e-14)[0]
-        descent = float(slope @ step)
-        current = value + 0.5 * l2 * weights @ weights
-        scale = 1.0
-        while True:
-            trial = weights + scale * step
-            try:
-                new_value, new_gradient, new_state = problem.evaluate(trial)
-            except DivergentPartitionError:  # outside the domain: step back
-                if scale < 1e-10:
-                    return weights, iteration
-                scale *= 0.25
-                continue
-            new_slope = new_gradient + l2 * trial
-            lower = new_value + 0.5 * l2 * trial @ trial <= current + 1e-4 * scale * descent
-            # Near the solution values agree to rounding; then a smaller gradient is progress.
-            calmer = np.abs(new_slope).max() < 0.5 * np.abs(slope).max()
-            if lower or (calmer and scale == 1.0) or scale < 1e-10:
-                break
-            # Where would the slope along the step be zero, if it changed linearly?
-            beyond = float(new_slope @ step)
-            secant = descent / (descent - beyond) if beyond > 0 else 0.5
-            scale *= min(max(secant, 0.1), 0.5)
-        if scale < 1e-10:
+        if fresh:
+            hessian = problem.hessian(state) + l2 * np.eye(len(weights))
+            curvature, basis = eigh(hessian, metric)  # basis' M basis = 1
+            curvature = np.maximum(curvature, 1e-10 * max(curvature[-1], 1e-12))
+        along = basis.T @ slope
+        step = basis @ _trust_region_step(curvature, along, radius)
+        length = np.sqrt(step @ metric @ step)
+        expected = -(slope @ step + 0.5 * step @ hessian @ step)
+        trial = weights + step
+        try:
+            new_value, new_gradient, new_state = problem.evaluate(trial)
+        except DivergentPartitionError:  # outside the domain: step back
+            radius, fresh = 0.25 * length, False
+            if radius < 1e-12 * problem.beta:
+                return weights, iteration
+            continue
+        new_value, new_slope = new_value + 0.5 * l2 * trial @ trial, new_gradient + l2 * trial
+        gain = value - new_value
+        if expected < 1e-8 * max(1.0, abs(value)):  # values agree to rounding: trust the slopes
+            gain = -0.5 * (slope + new_slope) @ step
+        if gain < 0.25 * expected:
+            radius = 0.25 * length
+        elif gain > 0.5 * expected and length > 0.9 * radius:
+            radius *= 2.0
+        fresh = gain > 1e-4 * expected or np.abs(new_slope).max() <= tolerance
+        if fresh:
+            weights, value, slope, state = trial, new_value, new_slope, new_state
+        elif radius < 1e-14:
             return weights, iteration
-        weights, value, gradient, state = trial, new_value, new_gradient, new_state
     return weights, max_iterations
+
+
+def _trust_region_step(curvature: np.ndarray, along: np.ndarray, radius: float) -> np.ndarray:
+    """argmin_y along'y + y' diag(curvature) y / 2 with |y| <= radius."""
+    step = -along / curvature
+    if np.linalg.norm(step) <= radius:
+        return step
+    # |y(lift)| falls with the lift; bracket it and find where it meets the radius.
+    low, high = 0.0, 2.0 * np.linalg.norm(along) / radius
+    lift = brentq(
+        lambda x: np.linalg.norm(along / (curvature + x)) / radius - 1.0, low, high, rtol=1e-3
+    )
+    return -along / (curvature + lift)
 
 
 class _Runaway(Exception):

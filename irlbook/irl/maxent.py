@@ -27,8 +27,6 @@ from irlbook.planning import (
     log_reference_measure,
     modified_policy_iteration,
     policy_iteration,
-    q_values,
-    soft_backup,
     soft_policy_iteration,
 )
 
@@ -88,7 +86,11 @@ class _Causal:
         self.log_reference = log_reference_measure(mdp, reference, beta)
         self.expert = check_expert(expert_features, self.features.count)
         self.guess: np.ndarray | None = None  # (S,) the last soft values
-        self.backwards = mdp.transitions.T
+        # Row a*S + s, with the discount in it: sums over actions then run along whole arrays.
+        n_states, n_actions = mdp.reward.shape
+        order = np.arange(n_states * n_actions).reshape(n_states, n_actions).T.reshape(-1)
+        self.by_action = mdp.discount * mdp.transitions[order]
+        self.backwards = self.by_action.T.tocsr() if horizon is not None else None
 
     def evaluate(self, weights: np.ndarray):
         """Return g(w), its gradient, and (policy, occupancy or state visits) for later use."""
@@ -105,19 +107,35 @@ class _Causal:
         """Soft backward induction, then one forward pass. Visits (T, S) include gamma^t."""
         alive = ~world.terminal
         all_alive = bool(alive.all())
+        reward = np.ascontiguousarray(world.reward.T)
+        log_reference = (
+            None if self.log_reference is None else np.ascontiguousarray(self.log_reference.T)
+        )
         values = np.zeros(world.n_states)
-        policy = np.empty((self.horizon, *world.reward.shape))
+        policy = np.empty((self.horizon, *reward.shape))  # (T, A, S)
         for t in range(self.horizon - 1, -1, -1):
-            values, policy[t] = soft_backup(q_values(world, values), self.beta, self.log_reference)
+            q = (self.by_action @ values).reshape(reward.shape)
+            q += reward
+            if self.beta != 1.0:
+                q /= self.beta
+            if log_reference is not None:
+                q += log_reference
+            top = q.max(axis=0)
+            q -= top
+            weights = np.exp(q, out=policy[t])
+            total = weights.sum(axis=0)
+            weights /= total
+            values = self.beta * (top + np.log(total))
             if not all_alive:
                 values *= alive
         visits = np.empty((self.horizon, world.n_states))
         here = world.start * alive
         for t in range(self.horizon):
             visits[t] = here
-            here = world.discount * (self.backwards @ (policy[t] * here[:, None]).reshape(-1))
+            here = self.backwards @ (policy[t] * here).reshape(-1)
             if not all_alive:
                 here *= alive
+        policy = policy.transpose(0, 2, 1)
         return float(world.start @ values), policy, visits
 
     def _discounted(self, world: TabularMDP):
@@ -148,30 +166,30 @@ class _Causal:
     def hessian(self, state) -> np.ndarray:
         """(K, K) from the policy and visits of `evaluate`."""
         policy, visits, _ = state
-        phi = self.features.stack()
+        phi = self.features.stack().transpose(1, 0, 2)  # (A or 1, S, K)
         n_states, n_actions = self.mdp.reward.shape
-        gamma, matrix = self.mdp.discount, self.mdp.transitions
-        hessian = np.zeros((self.features.count, self.features.count))
+        count = self.features.count
+        hessian = np.zeros((count, count))
 
         def add(pi: np.ndarray, here: np.ndarray, next_value: np.ndarray) -> np.ndarray:
             """Add one slice's covariance; return dV/dw (S, K), with next_value = dV'/dw."""
-            q = phi + gamma * (matrix @ next_value).reshape(n_states, n_actions, -1)
-            mean = np.matmul(pi[:, None, :], q)[:, 0, :]
-            centred = (q - mean[:, None, :]) * np.sqrt(pi * here[:, None])[:, :, None]
-            flat = centred.reshape(-1, q.shape[2])
-            hessian[...] += flat.T @ flat
+            q = (self.by_action @ next_value).reshape(n_actions, n_states, count)
+            q += phi
+            mean = np.einsum("as,ask->sk", pi, q)
+            q -= mean
+            weighted = q * (pi * here)[:, :, None]
+            hessian[...] += weighted.reshape(-1, count).T @ q.reshape(-1, count)
             return mean
 
         if self.horizon is None:
-            phi_pi = np.matmul(
-                policy[:, None, :], np.broadcast_to(phi, (*policy.shape, phi.shape[2]))
-            )
-            add(policy, visits, self.system.solve(phi_pi[:, 0, :], tolerance=1e-8))
+            pi = np.ascontiguousarray(policy.T)
+            phi_pi = np.einsum("as,ask->sk", pi, np.broadcast_to(phi, (n_actions, n_states, count)))
+            add(pi, np.maximum(visits, 0.0), self.system.solve(phi_pi, tolerance=1e-8))
         else:
-            slope = np.zeros((n_states, self.features.count))
+            slope = np.zeros((n_states, count))
             alive = (~self.mdp.terminal)[:, None]
             for t in range(self.horizon - 1, -1, -1):
-                slope = add(policy[t], visits[t], slope) * alive
+                slope = add(policy[t].T, visits[t], slope) * alive
         return hessian / self.beta
 
     def best_return(self, reward: np.ndarray) -> float:
