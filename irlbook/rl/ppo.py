@@ -7,6 +7,7 @@ Source: Schulman et al. 2017 (arXiv 1707.06347), eq 7; GAE from Schulman et al. 
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import gymnasium as gym
@@ -37,16 +38,17 @@ class PPOConfig:
     """Hyper-parameters of PPO. The defaults solve CartPole-v1."""
 
     env_id: str = "CartPole-v1"  # a Gymnasium id; observations in a box, actions discrete
-    num_envs: int = 16  # environments stepped side by side
+    num_envs: int = 32  # environments stepped side by side
     num_steps: int = 32  # steps of each environment between two updates
-    total_steps: int = 80_000  # environment steps in all, at most
+    total_steps: int = 120_000  # environment steps in all, at most
     discount: float = 0.98  # gamma
     lam: float = 0.9  # GAE's lambda: 0 trusts the critic, 1 trusts the return
     epochs: int = 10  # passes over each batch
-    minibatch: int = 256  # samples in a gradient step
+    minibatch: int = 512  # samples in a gradient step
     learning_rate: float = 2e-3  # Adam's, at the start
     anneal: bool = True  # lower the learning rate linearly to 0 over total_steps
     clip: float = 0.2  # the ratio may leave [1 - clip, 1 + clip] only against its interest
+    target_kl: float | None = 0.01  # end a batch's epochs once KL(old || new) is above this
     entropy_weight: float = 0.0  # bonus for staying random
     value_weight: float = 0.5  # weight of the critic's squared error
     max_grad_norm: float = 0.5  # gradients longer than this are shortened to it
@@ -139,11 +141,16 @@ class Rollout:
     valid: np.ndarray  # (T, N) bool
 
 
-def make_vector_env(env_id: str, num_envs: int) -> gym.vector.VectorEnv:
+def make_vector_env(
+    env_id: str, num_envs: int, max_episode_steps: int | None = None
+) -> gym.vector.VectorEnv:
     """A vector environment that resets on the step after an episode ends (Gymnasium's NEXT_STEP).
 
     Takes the environment's own NumPy vector version where there is one (CartPole has one: many
     times faster), else one Python object per environment.
+
+    Args:
+        max_episode_steps: truncate episodes after so many steps; None keeps the env's own limit.
 
     Raises:
         UnsupportedEnvironmentError: observations are not a flat box, actions are not discrete, or
@@ -151,7 +158,8 @@ def make_vector_env(env_id: str, num_envs: int) -> gym.vector.VectorEnv:
             would be lost.
     """
     own = gym.spec(env_id).vector_entry_point is not None
-    env = gym.make_vec(env_id, num_envs, "vector_entry_point" if own else "sync")
+    limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+    env = gym.make_vec(env_id, num_envs, "vector_entry_point" if own else "sync", **limit)
     box, actions = env.single_observation_space, env.single_action_space
     if not isinstance(box, gym.spaces.Box) or len(box.shape) != 1:
         raise UnsupportedEnvironmentError(
@@ -214,12 +222,15 @@ def collect(
     return out
 
 
-def ppo(config: PPOConfig | None = None, *, seed: int) -> PPOResult:
+def ppo(
+    config: PPOConfig | None = None, *, seed: int, estimator: Callable[..., np.ndarray] = gae
+) -> PPOResult:
     """Train an agent.
 
     Args:
         config: hyper-parameters; None takes the defaults.
         seed: of the networks, the environments, the actions and the minibatches.
+        estimator: of the advantages; called as `gae` is. Another one shows what a bug would do.
 
     Returns:
         A PPOResult. Its log has, per update: "steps", "learning_rate", "policy_loss",
@@ -249,7 +260,7 @@ def ppo(config: PPOConfig | None = None, *, seed: int) -> PPOResult:
     log: dict[str, list[float]] = {}
     steps, stopped_early = 0, False
 
-    while steps < config.total_steps and not stopped_early:
+    while steps < config.total_steps:
         # 1. act
         batch = collect(env, agent, observation, previous_done, config.num_steps, rng)
         observation = batch.observations[-1]
@@ -262,12 +273,19 @@ def ppo(config: PPOConfig | None = None, *, seed: int) -> PPOResult:
                 latest.append(running[i])
                 running[i] = 0.0
         steps += config.num_steps * config.num_envs
+        stopped_early = (
+            config.stop_return is not None
+            and len(latest) == config.stop_window
+            and np.mean(latest) >= config.stop_return
+        )
+        if stopped_early:  # keep the policy that has just earned this; another update may spoil it
+            break
 
         # 2. judge the actions
         everything = torch.from_numpy(batch.observations)  # (T + 1, N, O)
         with torch.no_grad():
             values = agent.values(everything).numpy().astype(np.float64)  # (T + 1, N)
-        advantages = gae(
+        advantages = estimator(
             batch.rewards,
             values[:-1],
             values[1:],  # row t + 1 is the final observation where step t ended an episode
@@ -293,6 +311,7 @@ def ppo(config: PPOConfig | None = None, *, seed: int) -> PPOResult:
             group["lr"] = config.learning_rate * (left if config.anneal else 1.0)
         row = {"steps": steps, "learning_rate": optimizer.param_groups[0]["lr"]}
         for epoch in range(config.epochs):
+            moved = 0.0  # estimate of KL(old || new), summed over the samples of this epoch
             order = torch.from_numpy(rng.permutation(len(obs)))
             for start in range(0, len(obs), config.minibatch):
                 pick = order[start : start + config.minibatch]
@@ -306,13 +325,17 @@ def ppo(config: PPOConfig | None = None, *, seed: int) -> PPOResult:
                 loss = (
                     policy_loss + config.value_weight * value_loss - config.entropy_weight * entropy
                 )
+                log_ratio = log_probs.detach() - old_log_probs[pick]
+                change = log_ratio.exp() - 1.0
+                moved += float((change - log_ratio).sum())
                 if epoch == 0 and start == 0:
-                    change = (log_probs.detach() - old_log_probs[pick]).exp() - 1.0
                     row["first_ratio_error"] = float(change.abs().max())
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(agent.parameters(), config.max_grad_norm)
                 optimizer.step()
+            if config.target_kl is not None and moved / len(obs) > config.target_kl:
+                break
 
         # 5. write down how it went
         with torch.no_grad():
@@ -327,11 +350,6 @@ def ppo(config: PPOConfig | None = None, *, seed: int) -> PPOResult:
         row["explained_variance"] = 1.0 - residual.var() / max(targets[keep].var(), 1e-12)
         for name, value in row.items():
             log.setdefault(name, []).append(value)
-        stopped_early = (
-            config.stop_return is not None
-            and len(latest) == config.stop_window
-            and np.mean(latest) >= config.stop_return
-        )
 
     env.close()
     return PPOResult(

@@ -27,6 +27,7 @@ class ReinforceConfig:
     learning_rate: float = 5e-3  # Adam's
     baseline: bool = True  # subtract a learnt V(s); False subtracts nothing
     value_steps: int = 5  # gradient steps on the critic per update
+    max_episode_steps: int | None = None  # cut episodes here; None keeps the env's own limit
     hidden: int = 64  # units in each of two tanh layers
 
     def __post_init__(self) -> None:
@@ -100,7 +101,7 @@ def reinforce(config: ReinforceConfig | None = None, *, seed: int) -> ReinforceR
     """
     config = config or ReinforceConfig()
     rng = np.random.default_rng(seed)
-    env = make_vector_env(config.env_id, config.episodes_per_update)
+    env = make_vector_env(config.env_id, config.episodes_per_update, config.max_episode_steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         agent = ActorCritic(
