@@ -48,6 +48,11 @@ PREFERENCES = [
         "explicit prompt, conversational",
         ([user("Hi")], "Blue", "Nine"),
     ),
+    (  # the reply repeats the prompt's words: still a reply
+        {"prompt": [assistant("Hi")], "chosen": [assistant("Hi")], "rejected": [assistant("Ho")]},
+        "explicit prompt, conversational",
+        ([assistant("Hi")], "Hi", "Ho"),
+    ),
     (  # the completions share turns of their own
         {
             "prompt": [user("Hi")],
@@ -165,6 +170,31 @@ def test_pairs_that_teach_nothing_have_their_own_kind(row, kind):
     with pytest.raises(Rejected) as caught:
         formats.preference_from(row)
     assert caught.value.kind == kind
+
+
+LEAF = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+MESSAGE = st.fixed_dictionaries(
+    {}, optional={"role": st.sampled_from(formats.ROLES) | LEAF, "content": LEAF}
+)
+VALUE = LEAF | st.lists(LEAF | MESSAGE, max_size=3) | MESSAGE
+COLUMNS = ("prompt", "chosen", "rejected", "completion", "label", "margin", "messages")
+ROW = VALUE | st.fixed_dictionaries({}, optional=dict.fromkeys(COLUMNS, VALUE))
+READ = (
+    formats.preference_from,
+    formats.demonstration_from,
+    formats.unpaired_from,
+    formats.prompt_from,
+)
+
+
+@given(ROW, st.sampled_from(READ))
+def test_any_row_gives_a_record_or_a_reason(row, read):
+    try:
+        kind, record = read(row)
+    except Rejected as rejected:
+        assert str(rejected)
+    else:
+        assert kind and record is not None
 
 
 def test_transcripts_must_begin_with_a_turn():

@@ -200,7 +200,7 @@ def _last_turn(messages: list[Message]) -> tuple[list[Message], str]:
 
 def _after(opening: list[Message], turns: list[Message]) -> list[Message]:
     """The whole conversation, where `turns` may or may not repeat its opening."""
-    if turns[: len(opening)] == opening:
+    if len(turns) > len(opening) and turns[: len(opening)] == opening:
         return turns
     if turns[0]["role"] != "assistant":
         raise Rejected("chosen or rejected neither repeats the prompt nor begins with the reply")
