@@ -12,18 +12,21 @@ Peers:
   training step, zero start. Its learning rate is chosen for it: a sweep over optimisers and rates
   in which only the two dynamic programs are swapped for ours (same numbers, checked), so that the
   sweep takes minutes; the best setting then runs unchanged against the clock.
-- `econirl`, MCEIRLEstimator, discounted: fitted to sampled trajectories, without standard errors,
-  each of its two solvers that can reach a small gap, once.
+- `econirl`, MCEIRLEstimator, discounted: fitted to sampled trajectories without standard errors, by
+  its default solver and by its root finder, each once in a process of its own with a time limit.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import time
-from collections.abc import Callable
 
 import common
 import numpy as np
+
+from irlbook.mdp import Trajectories
 
 N_FEATURES = 10
 DISCOUNT = 0.99
@@ -135,8 +138,9 @@ class Imitation:
             log_interval=None,
         )
         observations = self.torch.as_tensor(self.env.observation_matrix)
-        begin, best, step = time.perf_counter(), np.inf, 0
-        for step in range(1, iterations + 1):
+        begin, best, steps = time.perf_counter(), np.inf, 0
+        while steps < iterations:
+            steps += 1
             weights = net.weights.detach().numpy().copy()
             trainer._train_step(observations)
             gap = float(net.weights.grad.abs().max())  # feature counts minus the expert's
@@ -145,7 +149,7 @@ class Imitation:
                 break
         return {
             "reached": gap <= target,
-            "iterations": step,
+            "iterations": steps,
             "best gap": best,
             "seconds": time.perf_counter() - begin,
             "exact gap": self.problem.gap(weights),
@@ -199,6 +203,46 @@ def timed_fits(problem: Problem, tolerance: float, rounds: int) -> tuple[np.ndar
     return seconds["irlbook"], gap
 
 
+def against_imitation(problem: Problem, mce_irl, rounds: int, limit: float) -> dict[str, object]:
+    """Sweep imitation's settings, race its best one to 1e-3 in turns, then let it try for 1e-6."""
+    peer = Imitation(problem, mce_irl)
+    best, sweep = peer.sweep(1e-3)
+    name = f"{best[0]}, {best[1]:g}"
+    steps = sweep[name]["iterations"] + 5
+    runs: list[dict[str, float]] = []
+    seconds = common.interleave(
+        {
+            "irlbook": lambda: problem.fit(1e-3),
+            "imitation": lambda: runs.append(peer.fit(best, 1e-3, steps)),
+        },
+        rounds,
+        warmup=0,
+    )
+    ratio = common.spread(seconds["imitation"] / seconds["irlbook"])
+    first = runs[0]
+    print(
+        f"to 1e-3: imitation ({name}) {common.show_seconds(np.median(seconds['imitation']))} in "
+        f"{first['iterations']} iterations, "
+        f"{'reached' if first['reached'] else 'NOT reached'}, best gap {first['best gap']:.1e}; "
+        f"irlbook {common.show_seconds(np.median(seconds['irlbook']))}; "
+        f"ratio {'' if first['reached'] else 'at least '}{common.show_ratio(ratio)}",
+        flush=True,
+    )
+    longer = peer.fit(best, 1e-6, 10**6, seconds=limit)
+    print(
+        f"to 1e-6: imitation {'reached it' if longer['reached'] else 'did not reach it'} in "
+        f"{common.show_seconds(longer['seconds'])}, best gap {longer['best gap']:.1e}\n",
+        flush=True,
+    )
+    return {
+        "imitation sweep": sweep,
+        "imitation setting": name,
+        "imitation to 1e-3": {"seconds": common.spread(seconds["imitation"]), "runs": runs},
+        "ratio to 1e-3": ratio,
+        "imitation to 1e-6": longer,
+    }
+
+
 def finite(rounds: int, limit: float) -> dict[str, object]:
     """20×20, horizon 80, against imitation."""
     results = {}
@@ -215,93 +259,48 @@ def finite(rounds: int, limit: float) -> dict[str, object]:
                 flush=True,
             )
         if mce_irl is not None:
-            peer = Imitation(problem, mce_irl)
-            best, record["sweep"] = peer.sweep(1e-3)
-            record["best setting"] = best
-            iterations = record["sweep"][f"{best[0]}, {best[1]:g}"]["iterations"]
-            theirs = []
-            seconds = common.interleave(
-                {
-                    "irlbook": lambda: problem.fit(1e-3),
-                    "imitation": lambda: theirs.append(peer.fit(best, 1e-3, iterations + 5)),
-                },
-                rounds,
-                warmup=0,
-            )
-            ratio = common.spread(seconds["imitation"] / seconds["irlbook"])
-            record |= {
-                "imitation to 1e-3": {
-                    "seconds": common.spread(seconds["imitation"]),
-                    "runs": theirs,
-                },
-                "ratio to 1e-3": ratio,
-            }
-            print(
-                f"20×20, {kind}, to 1e-3: imitation ({best[0]}, {best[1]:g}) "
-                f"{common.show_seconds(np.median(seconds['imitation']))} in "
-                f"{theirs[0]['iterations']} iterations "
-                f"({'reached' if theirs[0]['reached'] else 'NOT reached'}; exact gap "
-                f"{theirs[0]['exact gap']:.1e}); ratio {common.show_ratio(ratio)}",
-                flush=True,
-            )
-            longer = peer.fit(best, 1e-6, 10**6, seconds=limit)
-            record["imitation to 1e-6"] = longer
-            print(
-                f"20×20, {kind}, to 1e-6: imitation "
-                f"{'reached' if longer['reached'] else 'did not reach it'} in "
-                f"{common.show_seconds(longer['seconds'])}, best gap {longer['best gap']:.1e}\n",
-                flush=True,
-            )
+            record |= against_imitation(problem, mce_irl, rounds, limit)
         results[kind] = record
     return results
 
 
-def econirl_fits(problem: Problem, limit: float) -> tuple[np.ndarray, dict[str, Callable]] | None:
-    """The expert of sampled trajectories, and functions that fit EconIRL's weights to them."""
-    mce_irl = common.peer("econirl.estimation.mce_irl", "econirl")
-    if mce_irl is None:
-        return None
-    from econirl.core.types import DDCProblem, Panel, Trajectory
-    from econirl.preferences.reward import LinearReward
+def sampled_problem() -> tuple[Problem, Trajectories]:
+    """20×20 discounted, with an expert that is 200 sampled trajectories of 500 steps."""
     from irlbook.mdp import sample_trajectories
 
-    n_states, n_actions = problem.mdp.reward.shape
+    problem = Problem(20, "patches", None)
     demonstrations = sample_trajectories(
         problem.mdp, problem.policy(problem.true_weights), 200, 500, np.random.default_rng(0)
     )
-    panel = Panel(
-        [Trajectory(states[:-1], actions, states[1:]) for states, actions in demonstrations]
-    )
     # EconIRL divides by the sum of the discounts that were seen; so does the expert here.
-    counts = demonstrations.counts(n_states, n_actions, DISCOUNT).sum(axis=1)
-    expert = problem.features.T @ counts / counts.sum() / (1 - DISCOUNT)
-    reward = LinearReward(problem.features, [f"w{k}" for k in range(N_FEATURES)], n_actions)
-    world = DDCProblem(n_states, n_actions, discount_factor=DISCOUNT, scale_parameter=1.0)
-    transitions = np.ascontiguousarray(problem.mdp.dense().transpose(1, 0, 2))
+    counts = demonstrations.counts(*problem.mdp.reward.shape, DISCOUNT).sum(axis=1)
+    problem.expert = problem.features.T @ counts / counts.sum() / (1 - DISCOUNT)
+    return problem, demonstrations
 
-    def fit(optimizer: str) -> np.ndarray:
-        import jax.numpy as jnp
 
-        estimator = mce_irl.MCEIRLEstimator(
-            optimizer=optimizer,
-            compute_se=False,
-            outer_tol=1e-8,
-            outer_max_iter=2000,
-            inner_tol=1e-11,
-            svf_tol=1e-12,
-            svf_max_iter=10_000,
-        )
-        found = estimator._optimize(
-            panel=panel,
-            utility=reward,
-            problem=world,
-            transitions=jnp.asarray(transitions),
-            initial_params=jnp.zeros(N_FEATURES),
-            initial_dist=jnp.asarray(problem.mdp.start),
-        )
-        return np.asarray(found.parameters, dtype=float)
+def econirl_fit(optimizer: str) -> dict[str, object]:
+    """One fit by EconIRL in this process: seconds, and the exact gap of its weights."""
+    import jax.numpy as jnp
+    from econirl.core.types import DDCProblem, Panel, Trajectory
+    from econirl.estimation.mce_irl import MCEIRLEstimator
+    from econirl.preferences.reward import LinearReward
 
-    return expert, {name: lambda name=name: fit(name) for name in ("root", "L-BFGS-B")}
+    problem, demonstrations = sampled_problem()
+    n_states, n_actions = problem.mdp.reward.shape
+    estimator = MCEIRLEstimator(optimizer=optimizer, compute_se=False, svf_max_iter=10_000)
+    panel = Panel([Trajectory(s[:-1], a, s[1:]) for s, a in demonstrations])
+    names = [f"w{k}" for k in range(N_FEATURES)]
+    begin = time.perf_counter()
+    found = estimator._optimize(
+        panel=panel,
+        utility=LinearReward(jnp.asarray(problem.features), names, n_actions),
+        problem=DDCProblem(n_states, n_actions, discount_factor=DISCOUNT, scale_parameter=1.0),
+        transitions=jnp.asarray(problem.mdp.dense().transpose(1, 0, 2)),
+        initial_params=jnp.zeros(N_FEATURES),
+        initial_dist=jnp.asarray(problem.mdp.start),
+    )
+    seconds = time.perf_counter() - begin
+    return {"seconds": seconds, "gap": problem.gap(np.asarray(found.parameters, dtype=float))}
 
 
 def discounted(limit: float) -> dict[str, object]:
@@ -317,34 +316,22 @@ def discounted(limit: float) -> dict[str, object]:
             f"{common.show_seconds(seconds.min())}), gap {gap:.1e}",
             flush=True,
         )
-    problem = Problem(20, "patches", None)
-    peer = econirl_fits(problem, limit)
-    if peer is None:
+    if common.peer("econirl", "econirl") is None:
         return results
-    problem.expert, fits = peer
-    for name, fit in fits.items():
-        weights = []
-        seconds = common.interleave(
-            {
-                "econirl": lambda fit=fit, weights=weights: weights.append(fit()),
-                "irlbook": lambda: problem.fit(1e-6),
-            },
-            3,
-            warmup=1,
-        )
-        gap, ratio = (
-            problem.gap(weights[-1]),
-            common.spread(seconds["econirl"] / seconds["irlbook"]),
-        )
-        results[f"econirl {name}"] = {
-            "seconds": common.spread(seconds["econirl"]),
-            "gap": gap,
-            "ratio": ratio,
-        }
+    problem, _ = sampled_problem()
+    for name in ("L-BFGS-B", "root"):
+        try:
+            theirs = common.in_subprocess(__file__, "--econirl", name, timeout=limit)
+        except subprocess.TimeoutExpired:
+            theirs = {"seconds": limit, "gap": None}
+        ours, gap = timed_fits(problem, 1e-6, 5)
+        ratio = common.spread(theirs["seconds"] / ours)
+        results[f"econirl {name}"] = {**theirs, "irlbook": common.spread(ours), "ratio": ratio}
+        ended = f"gap {theirs['gap']:.1e}" if theirs["gap"] is not None else "stopped, not done"
         print(
-            f"20×20 discounted, patches, sampled expert: econirl {name} "
-            f"{common.show_seconds(np.median(seconds['econirl']))} to a gap of {gap:.1e}; irlbook "
-            f"{common.show_seconds(np.median(seconds['irlbook']))} to 1e-6; "
+            f"the same from 200 sampled trajectories: econirl {name} "
+            f"{common.show_seconds(theirs['seconds'])} ({ended}); irlbook "
+            f"{common.show_seconds(np.median(ours))} (gap {gap:.1e}); "
             f"ratio {common.show_ratio(ratio)}",
             flush=True,
         )
@@ -373,7 +360,11 @@ def main() -> None:
     parser.add_argument("--only", choices=["finite", "discounted", "large"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=120, help="seconds given to a peer for 1e-6")
+    parser.add_argument("--econirl", help="one fit by EconIRL with this optimizer, as JSON")
     options = parser.parse_args()
+    if options.econirl:
+        print(json.dumps(econirl_fit(options.econirl), default=float))
+        return
     parts = {
         "finite": lambda: finite(options.rounds, options.limit),
         "discounted": lambda: discounted(options.limit),
