@@ -56,7 +56,7 @@ from irlbook.lm.logprobs import Group, Tree, collate, sequence_logps
 class TrainingConfig:
     """Hyper-parameters of the loop. Those of a loss live with the loss."""
 
-    epochs: float = 1.0  # passes over the examples, rounded to whole steps
+    epochs: float = 1.0  # passes over the examples; a pass is a whole number of steps
     steps: int | None = None  # optimiser steps; given, it replaces epochs
     batch_size: int = 32  # examples a step, over all micro-batches and processes
     max_tokens: int = 8192  # padded tokens of a micro-batch on one device: memory, not results
@@ -367,24 +367,26 @@ def per_response(scores: Tensor, tree: Tree) -> Tensor:
 def schedule(sizes: np.ndarray, config: TrainingConfig) -> list[np.ndarray]:
     """The examples of every step: (steps,) arrays of `batch_size` indices, from the seed alone.
 
-    The passes over the data are joined into one stream and cut into steps, so each step is full
-    and each example comes once a pass. Within a window of `bucket` steps examples are sorted by
-    length, which spares padding, and the window's steps are shuffled.
+    A pass shuffles the examples and cuts them into full steps; the few that are left over sit this
+    pass out. Within a window of `bucket` steps examples are then sorted by length, which spares
+    padding, and the window's steps are shuffled.
     """
     n = len(sizes)
     size = min(config.batch_size, n)
-    steps = config.steps or max(1, round(config.epochs * n / size))
+    per_pass = n // size
+    steps = config.steps or max(1, round(config.epochs * per_pass))
     draw = np.random.default_rng(config.seed)
-    passes = [draw.permutation(n) for _ in range(math.ceil(steps * size / n))]
-    stream = np.concatenate(passes)[: steps * size]
-    if config.bucket == 1:
-        return list(stream.reshape(steps, size))
     found: list[np.ndarray] = []
-    for start in range(0, len(stream), config.bucket * size):
-        window = stream[start : start + config.bucket * size]
-        window = window[np.argsort(sizes[window], kind="stable")]
-        found.extend(draw.permutation(window.reshape(-1, size)))
-    return found
+    while len(found) < steps:
+        order = draw.permutation(n)[: per_pass * size]
+        if config.bucket == 1:
+            found.extend(order.reshape(per_pass, size))
+            continue
+        for start in range(0, len(order), config.bucket * size):
+            window = order[start : start + config.bucket * size]
+            window = window[np.argsort(sizes[window], kind="stable")]
+            found.extend(draw.permutation(window.reshape(-1, size)))
+    return found[:steps]
 
 
 def micro_batches(
@@ -753,12 +755,12 @@ def _diverged(
         for i, value in zip(part, losses.tolist(), strict=True)
         if not math.isfinite(value)
     ]
-    where = f"of examples {bad[:8]}" if bad else "of the gradient alone"
+    where = f"examples {bad[:8]}" if bad else "the gradient alone"
     kept = f"the last checkpoint is {last}" if last else "there is no checkpoint"
     return (
-        f"step {step + 1}: loss {row['loss']}, gradient norm {row['grad_norm']}, not finite "
-        f"because {where}. The weights are those before this step, and {kept}. Usual causes: a learning "
-        "rate too high; weights in 16 bits; an infinite log-probability of the reference; a broken "
+        f"step {step + 1}: loss {row['loss']} and gradient norm {row['grad_norm']} because of "
+        f"{where}. The weights are those before this step, and {kept}. Usual causes: a learning "
+        "rate too high; weights in 16 bits; a reference log-probability that is infinite; a broken "
         "row (look at the examples named)."
     )
 

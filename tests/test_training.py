@@ -75,13 +75,16 @@ OBJECTIVES = objectives()
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))
 def test_each_example_comes_once_a_pass(n, batch_size, bucket, seed):
     sizes = np.arange(n) % 7 + 1
-    settings = TrainingConfig(batch_size=batch_size, bucket=bucket, seed=seed, steps=9)
+    settings = TrainingConfig(batch_size=batch_size, bucket=bucket, seed=seed, epochs=3)
     steps = training.schedule(sizes, settings)
-    assert {len(step) for step in steps} == {min(n, batch_size)} and len(steps) == 9
-    count = np.bincount(np.concatenate(steps), minlength=n)
-    assert count.max() - count.min() <= 1
+    size = min(n, batch_size)
+    assert {len(step) for step in steps} == {size} and len(steps) == 3 * (n // size)
+    for passed in np.split(np.concatenate(steps), 3):
+        assert len(set(passed.tolist())) == len(passed) == n - n % size
     again = training.schedule(sizes, settings)
     assert all((a == b).all() for a, b in zip(steps, again, strict=True))
+    five = TrainingConfig(batch_size=batch_size, bucket=bucket, seed=seed, steps=5)
+    assert len(training.schedule(sizes, five)) == 5
 
 
 def test_bucketing_spares_padding_and_another_seed_is_another_order():
