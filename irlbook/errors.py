@@ -236,3 +236,7 @@ class DataTooLargeError(InvalidDataError):
 
 class DataNotFoundError(IrlbookError, FileNotFoundError):
     """No data lie under this path or name."""
+
+
+class FolderInUseError(IrlbookError, FileExistsError):
+    """A folder to save in holds something that would be lost."""

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from irlbook.errors import (
+    FolderInUseError,
     MissingDependencyError,
     ModelNotFoundError,
     TokenizerError,
@@ -62,6 +63,12 @@ def logps(model):
 
 def test_the_books_model_has_253_k_parameters():
     assert 250_000 < count_parameters(tiny_lm(330)) < 256_000
+
+
+def test_the_head_shares_the_embedding_if_tied():
+    tied, free = (tiny_lm(50, hidden=16, tied=tied) for tied in (True, False))
+    assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
+    assert count_parameters(free) == count_parameters(tied) + 50 * 16
 
 
 def test_a_seed_gives_the_weights_and_leaves_the_global_generator_alone():
@@ -170,6 +177,14 @@ def test_pickles_are_refused_unopened(saved, tmp_path):
             load(folder)
 
 
+def test_pickles_are_not_opened_beside_other_safetensors(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "mixed")
+    (folder / "model.safetensors").rename(folder / "notes.safetensors")
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(UnsafeWeightsError, match="not safetensors"):
+        load_lm(folder)
+
+
 def test_a_folder_without_weights_is_named(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "half")
     (folder / "model.safetensors").unlink()
@@ -233,6 +248,25 @@ def test_a_failed_save_leaves_the_old_model(saved, model, tokenizer, tmp_path, m
     assert [file.name for file in tmp_path.iterdir()] == ["lm"]
 
 
+def test_a_save_that_fails_at_the_last_step_loses_nothing(
+    saved, model, tokenizer, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(saved, tmp_path / "lm")
+    rename, other = models.os.rename, tiny_lm(tokenizer, hidden=16, seed=9)
+
+    def fails_into_place(source, target):
+        if target == folder:
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(models.os, "rename", fails_into_place)
+    with pytest.raises(OSError, match="Input/output"):
+        save(other, tokenizer, folder)
+    monkeypatch.undo()
+    assert logps(load_lm(folder)[0]).equal(logps(model))
+    assert [file.name for file in tmp_path.iterdir()] == ["lm"]
+
+
 def test_a_kill_between_the_two_renames_loses_nothing(saved, model, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "lm")
     folder.rename(tmp_path / ".lm.old")
@@ -240,12 +274,19 @@ def test_a_kill_between_the_two_renames_loses_nothing(saved, model, tmp_path):
     assert folder.is_dir()
 
 
-def test_save_keeps_what_is_not_a_model(model, tokenizer, tmp_path):
+def test_save_keeps_what_is_not_a_model(saved, model, tokenizer, tmp_path):
     (tmp_path / "thesis.txt").write_text("three years")
-    with pytest.raises(FileExistsError, match="stays as it is"):
+    with pytest.raises(FolderInUseError, match="holds no model.*stays as it is"):
         save(model, tokenizer, tmp_path)
-    with pytest.raises(FileExistsError, match="stays as it is"):
+    with pytest.raises(FolderInUseError, match="stays as it is"):
         save(model, tokenizer, tmp_path / "thesis.txt")
+    folder = shutil.copytree(saved, tmp_path / "lm")
+    (folder / "metrics.csv").write_text("step,loss")
+    (folder / "checkpoints").mkdir()
+    with pytest.raises(FolderInUseError, match="checkpoints, metrics.csv"):
+        save(model, tokenizer, folder)
+    (empty := tmp_path / "empty").mkdir()
+    assert save(model, tokenizer, empty) == empty
 
 
 def test_lora_without_peft_says_what_to_install(model, monkeypatch):

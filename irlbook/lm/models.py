@@ -33,6 +33,7 @@ from transformers import (
 from transformers.utils import logging
 
 from irlbook.errors import (
+    FolderInUseError,
     MissingDependencyError,
     ModelNotFoundError,
     TokenizerError,
@@ -47,6 +48,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
 REWARD_HEADS = ("ForSequenceClassification",)
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+MODEL_FILES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".md")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -205,17 +207,15 @@ def check_fit(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
 def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:
     """Write model and tokenizer as safetensors, all or nothing.
 
-    They are written beside `folder` first. A full disk or a kill leaves what was there before.
+    They are written beside `folder` first and then take its place as a whole. A full disk or a
+    kill leaves what was there before.
 
     Raises:
-        FileExistsError: `folder` holds something that is not a model.
+        FolderInUseError: `folder` holds something besides a saved model.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and _replaceable(folder)):
-        raise FileExistsError(
-            f"{folder} exists and does not look like a saved model; it stays as it is. "
-            "Give another folder."
-        )
+    if folder.exists():
+        _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
     try:
@@ -269,9 +269,17 @@ def _backup(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.old"
 
 
-def _replaceable(folder: Path) -> bool:
-    known = ("config.json", "adapter_config.json")
-    return not any(folder.iterdir()) or any((folder / name).is_file() for name in known)
+def _check_replaceable(folder: Path) -> None:
+    """A model takes the place of the whole folder, so nothing else may lie in it."""
+    files = list(folder.iterdir()) if folder.is_dir() else [folder]
+    foreign = [file.name for file in files if file.is_dir() or file.suffix not in MODEL_FILES]
+    known = {"config.json", "adapter_config.json"} & {file.name for file in files}
+    if not folder.is_dir() or foreign or (files and not known):
+        held = ", ".join(sorted(foreign)[:5]) or "no model"
+        raise FolderInUseError(
+            f"{folder} exists and is not just a saved model (it holds {held}); it stays as it is. "
+            "Give another folder."
+        )
 
 
 def _source(name_or_path: str | Path) -> Path | str:
