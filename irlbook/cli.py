@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,8 +19,10 @@ app = typer.Typer(
 )
 notebooks_app = typer.Typer(help="For authors: build the notebooks.", no_args_is_help=True)
 exercises_app = typer.Typer(help="For instructors: hand out and grade.", no_args_is_help=True)
+train_app = typer.Typer(help="Train a language model or a reward model.", no_args_is_help=True)
 app.add_typer(notebooks_app, name="notebooks")
 app.add_typer(exercises_app, name="exercises")
+app.add_typer(train_app, name="train")
 
 Timeout = Annotated[float, typer.Option(help="Seconds that one cell may take.", min=0.1)]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[CHAPTER]...")]
@@ -163,6 +165,197 @@ def check(paths: Paths = None) -> None:
     typer.echo(f"{len(paths)} notebooks, {found} problems")
     if found:
         raise typer.Exit(1)
+
+
+# The options that every `irlbook train` command has.
+Model = Annotated[str, typer.Option(help="A model: a hub name, a folder, or a run's folder.")]
+Data = Annotated[str, typer.Option(help="A file (jsonl, parquet ...), a folder, or a name.")]
+Out = Annotated[Path, typer.Option(help="The run's folder: model, metrics.csv, checkpoints.")]
+HeldOut = Annotated[str | None, typer.Option(help="More data, measured but not trained on.")]
+Epochs = Annotated[float, typer.Option(help="Passes over the data.")]
+Steps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")]
+BatchSize = Annotated[int, typer.Option(help="Examples a step, over all processes.")]
+MaxTokens = Annotated[int, typer.Option(help="Padded tokens held at once; lower it to fit.")]
+LearningRate = Annotated[float, typer.Option(help="Peak learning rate of AdamW.")]
+Seed = Annotated[int, typer.Option(help="Order of the examples, new weights.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for autocast.")]
+Lora = Annotated[int | None, typer.Option(help="Train an adapter of this rank instead.", min=1)]
+MaxLength = Annotated[int | None, typer.Option(help="Leave longer records out.", min=1)]
+Skip = Annotated[bool, typer.Option("--skip-malformed", help="Leave malformed rows out.")]
+CheckpointEvery = Annotated[int, typer.Option(help="Steps between checkpoints.")]
+EvaluateEvery = Annotated[int, typer.Option(help="Steps between evaluations.")]
+Resume = Annotated[bool, typer.Option("--resume/--restart", help="Go on, or replace the run.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
+
+
+def _train(
+    which: str,
+    settings: dict[str, Any],
+    loss: object = None,
+    **options: Any,
+) -> None:
+    """Run one pipeline with the options that all of them share."""
+    from irlbook.posttraining import pipeline
+    from irlbook.training import TrainingConfig, is_main_process
+
+    names = ("model", "data", "held_out", "max_length", "revision", "lora")
+    source = {name: settings.pop(name) for name in names}
+    source["strict"] = not settings.pop("skip_malformed")
+    out, resume = settings.pop("out"), settings.pop("resume")
+    config = TrainingConfig(**settings)
+    if loss is not None:
+        options["loss"] = loss
+    work = getattr(pipeline, f"train_{which}")
+    try:
+        done = work(pipeline.Source(**source), out, config, resume=resume, **options)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    if is_main_process():
+        for line in done.reports:
+            typer.echo(line)
+        last = done.result.history[-1]
+        typer.echo("  ".join(f"{name} {value:.4g}" for name, value in last.items()))
+        typer.echo(f"model: {done.model}")
+
+
+@train_app.command("sft")
+def train_sft(
+    model: Model,
+    data: Data,
+    out: Out,
+    held_out: HeldOut = None,
+    epochs: Epochs = 1.0,
+    steps: Steps = None,
+    batch_size: BatchSize = 32,
+    max_tokens: MaxTokens = 8192,
+    learning_rate: LearningRate = 1e-4,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    precision: Precision = "float32",
+    lora: Lora = None,
+    max_length: MaxLength = None,
+    skip_malformed: Skip = False,
+    checkpoint_every: CheckpointEvery = 200,
+    evaluate_every: EvaluateEvery = 50,
+    resume: Resume = True,
+    revision: Revision = None,
+) -> None:
+    """Fine-tune a language model on demonstrations (prompt and completion, or messages)."""
+    _train("sft", locals())
+
+
+@train_app.command("reward")
+def train_reward(
+    model: Model,
+    data: Data,
+    out: Out,
+    loss: Annotated[str, typer.Option(help="bt (Bradley-Terry) or classification.")] = "bt",
+    pooling: Annotated[str, typer.Option(help="last (token) or sum (of all).")] = "last",
+    label_smoothing: Annotated[float, typer.Option(help="Share of flipped labels.")] = 0.0,
+    centering: Annotated[float, typer.Option(help="Weight of (r+ + r-)^2.")] = 0.0,
+    use_margin: Annotated[bool, typer.Option("--margin", help="Use the data's margins.")] = False,
+    held_out: HeldOut = None,
+    epochs: Epochs = 1.0,
+    steps: Steps = None,
+    batch_size: BatchSize = 32,
+    max_tokens: MaxTokens = 8192,
+    learning_rate: LearningRate = 1e-4,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    precision: Precision = "float32",
+    lora: Lora = None,
+    max_length: MaxLength = None,
+    skip_malformed: Skip = False,
+    checkpoint_every: CheckpointEvery = 200,
+    evaluate_every: EvaluateEvery = 50,
+    resume: Resume = True,
+    revision: Revision = None,
+) -> None:
+    """Train a reward model on preferences (prompt, chosen, rejected; or transcripts)."""
+    settings = locals()
+    from irlbook.posttraining.reward_model import RewardConfig
+
+    settings.pop("pooling")
+    names = ("loss", "label_smoothing", "centering", "use_margin")
+    config = RewardConfig(**{name: settings.pop(name) for name in names})
+    _train("reward", settings, config, pooling=pooling)
+
+
+@train_app.command("dpo")
+def train_dpo(
+    model: Model,
+    data: Data,
+    out: Out,
+    loss: Annotated[
+        str, typer.Option(help="dpo, robust, ipo, rso, slic, simpo or kto (labelled responses).")
+    ] = "dpo",
+    beta: Annotated[float, typer.Option(help="Price of a nat of KL.")] = 0.1,
+    label_smoothing: Annotated[float, typer.Option(help="Share of flipped labels.")] = 0.0,
+    margin: Annotated[float, typer.Option(help="Of slic and simpo.")] = 1.0,
+    kl_prompts: Annotated[int, typer.Option(help="Sample these to report the KL.", min=0)] = 0,
+    held_out: HeldOut = None,
+    epochs: Epochs = 1.0,
+    steps: Steps = None,
+    batch_size: BatchSize = 32,
+    max_tokens: MaxTokens = 8192,
+    learning_rate: LearningRate = 1e-5,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    precision: Precision = "float32",
+    lora: Lora = None,
+    max_length: MaxLength = None,
+    skip_malformed: Skip = False,
+    checkpoint_every: CheckpointEvery = 200,
+    evaluate_every: EvaluateEvery = 50,
+    resume: Resume = True,
+    revision: Revision = None,
+) -> None:
+    """Train a policy on preferences by DPO or a relative; the reference is the model itself."""
+    settings = locals()
+    from irlbook.posttraining.dpo import PreferenceConfig
+
+    settings.pop("kl_prompts")
+    names = ("loss", "beta", "label_smoothing", "margin")
+    config = PreferenceConfig(**{name: settings.pop(name) for name in names})
+    _train("dpo", settings, config, kl_prompts=kl_prompts)
+
+
+@app.command()
+def score(
+    model: Model,
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="A csv, one row a response.")] = None,
+    kind: Annotated[
+        str, typer.Option(help="preferences, demonstrations or unpaired.")
+    ] = "preferences",
+    reference: Annotated[
+        str | None, typer.Option(help="A language model: score by log-ratios to it.")
+    ] = None,
+    beta: Annotated[float, typer.Option(help="Scale of these log-ratios.")] = 0.1,
+    device: Device = "cpu",
+    max_tokens: MaxTokens = 8192,
+    max_length: MaxLength = None,
+    skip_malformed: Skip = False,
+) -> None:
+    """Score the responses of a file with a reward model or a language model."""
+    from irlbook.posttraining.pipeline import score_file
+    from irlbook.training import TrainingConfig
+
+    _, lines = score_file(
+        model,
+        data,
+        out,
+        kind=kind,
+        reference=reference,
+        beta=beta,
+        config=TrainingConfig(device=device, max_tokens=max_tokens),
+        strict=not skip_malformed,
+        max_length=max_length,
+    )
+    for line in lines:
+        typer.echo(line)
 
 
 @notebooks_app.command("build")

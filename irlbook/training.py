@@ -205,7 +205,7 @@ def train(
     _check(groups, objective, config, extra)
     sizes = np.array([len(prompt) + sum(map(len, answers)) for prompt, answers in groups])
     steps = schedule(sizes, config)
-    fingerprint = _fingerprint(groups, objective, config, extra)
+    fingerprint = _fingerprint(scorer, groups, objective, config, extra)
 
     accelerator = _accelerator(config)
     scorer.train()
@@ -339,7 +339,7 @@ def score(
     from accelerate.utils import reduce
 
     config = config or TrainingConfig()
-    state = PartialState()
+    state = PartialState(cpu=config.device == "cpu")
     device = next(scorer.parameters()).device
     sizes = np.array([len(prompt) + sum(map(len, answers)) for prompt, answers in groups])
     parts = micro_batches(
@@ -354,6 +354,50 @@ def score(
         if weight:
             found[torch.as_tensor(part, device=device)] = values
     return reduce(found, "sum").cpu()
+
+
+def evaluate_objective(
+    scorer: nn.Module,
+    groups: Sequence[Group],
+    objective: Objective,
+    config: TrainingConfig,
+    extra: Mapping[str, Tensor] | None = None,
+    pad_id: int = 0,
+    prefix: str = "held_out_",
+) -> Callable[[], dict[str, float]]:
+    """An `evaluate` for `train`: the objective's means over examples that are not trained on.
+
+    The reference, if there is one, is the scorer as it now is: call this before `train`.
+    """
+    reference = None
+    if objective.needs_reference:
+        reference = score(scorer, groups, objective.responses, config, pad_id)
+    sizes = np.array([len(prompt) + sum(map(len, answers)) for prompt, answers in groups])
+
+    @torch.no_grad()
+    def evaluate() -> dict[str, float]:
+        device = next(scorer.parameters()).device
+        make_batch = _BatchMaker(groups, extra or {}, reference, pad_id, device)
+        parts = [
+            part for part, _ in micro_batches(np.arange(len(groups)), sizes, config.max_tokens)
+        ]
+        shared = None
+        if objective.prepare is not None:
+            batches = map(make_batch, parts)
+            shared = sum(objective.prepare(scorer(b.tree), b).sum() for b in batches) / len(groups)
+        sums: dict[str, float] = {}
+        for part in parts:
+            batch = make_batch(part, shared)
+            for name, value in objective.values(scorer(batch.tree), batch).items():
+                sums[name] = sums.get(name, 0.0) + float(value.sum())
+        return {prefix + name: total / len(groups) for name, total in sums.items()}
+
+    return evaluate
+
+
+def is_main_process() -> bool:
+    """Whether this process prints and saves; true where there is only one."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def per_response(scores: Tensor, tree: Tree) -> Tensor:
@@ -512,7 +556,7 @@ class _Run:
         if self.latest() is None:
             found = compute()
             if self.accelerator.is_main_process:
-                _write_whole(path, lambda to: save_file({"logps": found.contiguous()}, to))
+                write_whole(path, lambda to: save_file({"logps": found.contiguous()}, to))
             return found
         try:
             return load_file(path)["logps"]
@@ -621,7 +665,7 @@ class _Metrics:
     def _rewrite(self, rows: list[dict[str, float]]) -> None:
         self.columns = list(dict.fromkeys(name for row in rows for name in row)) or ["step"]
         text = ",".join(self.columns) + "\n" + self._text(rows)
-        _write_whole(self.path, lambda to: to.write_text(text, encoding="utf-8"))
+        write_whole(self.path, lambda to: to.write_text(text, encoding="utf-8"))
 
     def _text(self, rows: list[dict[str, float]]) -> str:
         buffer = io.StringIO()
@@ -638,7 +682,8 @@ def read_metrics(path: Path | str) -> list[dict[str, float]]:
     return [{**row, "step": int(row["step"])} for row in found if "step" in row]
 
 
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` write a file beside `path`, then put it in its place: all or nothing."""
     aside = path.with_name(f".{path.name}.new")
     try:
         write(aside)
@@ -712,6 +757,7 @@ def _mix(*numbers: int) -> int:
 
 
 def _fingerprint(
+    scorer: nn.Module,
     groups: Sequence[Group],
     objective: Objective,
     config: TrainingConfig,
@@ -726,7 +772,17 @@ def _fingerprint(
         digest.update(name.encode() + extra[name].detach().cpu().double().numpy().tobytes())
     settings = {k: v for k, v in asdict(config).items() if k not in FREE}
     settings = json.loads(json.dumps(settings))
-    return {"objective": objective.name, "data": digest.hexdigest()[:16], "config": settings}
+    start = hashlib.sha256()
+    for name, p in scorer.named_parameters():
+        start.update(
+            f"{name} {tuple(p.shape)} {float(p.detach().sum(dtype=torch.float64)):.4e}".encode()
+        )
+    return {
+        "objective": objective.name,
+        "data": digest.hexdigest()[:16],
+        "start": start.hexdigest()[:16],
+        "config": settings,
+    }
 
 
 def _same_run(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
@@ -739,6 +795,8 @@ def _same_run(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> Non
         differ.append(f"objective was {theirs['objective']} and is {ours['objective']}")
     if theirs["data"] != ours["data"]:
         differ.append("the examples are others")
+    if theirs["start"] != ours["start"]:
+        differ.append("it started from another model")
     if differ:
         raise ResumeMismatchError(
             f"{folder.parent.parent} holds another run: {'; '.join(differ)}. Give another folder, "

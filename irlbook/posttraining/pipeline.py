@@ -1,0 +1,374 @@
+"""From files to a trained model: what `irlbook train` and `irlbook score` do, for Python too.
+
+A run's folder holds `model/` (safetensors, for any transformers program), `metrics.csv` and the
+checkpoints. The same call again goes on where a killed run stopped.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from irlbook.data import (
+    Demonstration,
+    Preference,
+    Unpaired,
+    length_report,
+    read_demonstrations,
+    read_preferences,
+    read_unpaired,
+)
+from irlbook.data.truncation import LengthReport
+from irlbook.errors import EmptyDataError, InvalidDataError, InvalidHyperparameterError
+from irlbook.lm import models
+from irlbook.lm.logprobs import Group, ResponseScorer, collate, sequence_logps
+from irlbook.lm.sampling import sample
+from irlbook.lm.tokenization import encode_prompt, encode_response, pad_id, stop_ids
+from irlbook.posttraining import dpo, reward_model, sft
+from irlbook.training import (
+    Objective,
+    TrainingConfig,
+    TrainingResult,
+    check_device,
+    evaluate_objective,
+    is_main_process,
+    score,
+    train,
+    write_whole,
+)
+
+Record = Preference | Demonstration | Unpaired
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where model and data come from."""
+
+    model: str | Path  # a name or a folder; a run's folder means the model in it
+    data: str | Path  # a file, a folder of files, or a name
+    held_out: str | Path | None = None  # more of the same, measured but not trained on
+    max_length: int | None = None  # longer records are left out; None: the model's context
+    strict: bool = True  # a malformed row is an error; False leaves it out
+    split: str = "train"  # of a data set of the hub
+    revision: str | None = None  # of a model of the hub; a commit is reproducible
+    lora: int | None = None  # rank of an adapter to train instead of all weights
+
+
+@dataclass
+class Trained:
+    """What a pipeline leaves: the run, the folder of the model, and what was left out."""
+
+    result: TrainingResult
+    model: Path
+    reports: list[str] = field(default_factory=list)
+
+
+def train_sft(
+    source: Source, out: Path | str, config: TrainingConfig | None = None, *, resume: bool = True
+) -> Trained:
+    """Fine-tune a causal language model on demonstrations."""
+    setup = _Setup(source, config, read_demonstrations, _load_causal)
+    objective = sft.objective(setup.groups)
+    return setup.run(ResponseScorer(setup.model), objective, Path(out), resume)
+
+
+def train_reward(
+    source: Source,
+    out: Path | str,
+    config: TrainingConfig | None = None,
+    loss: reward_model.RewardConfig | None = None,
+    *,
+    pooling: reward_model.Pooling | None = None,
+    resume: bool = True,
+) -> Trained:
+    """Train a reward model on preferences, from a language model or a reward model."""
+    loss = loss or reward_model.RewardConfig()
+    setup = _Setup(source, config, read_preferences, _load_classifier, use_margin=loss.use_margin)
+    inner = setup.model.get_base_model() if source.lora else setup.model
+    scorer = reward_model.RewardScorer(inner, pooling)
+    return setup.run(scorer, reward_model.objective(loss), Path(out), resume)
+
+
+def train_dpo(
+    source: Source,
+    out: Path | str,
+    config: TrainingConfig | None = None,
+    loss: dpo.PreferenceConfig | None = None,
+    *,
+    kl_prompts: int = 0,
+    kl_tokens: int = 64,
+    resume: bool = True,
+) -> Trained:
+    """Train a policy on preferences (KTO: on labelled responses) by a loss of the DPO family.
+
+    The reference is the model as it is loaded.
+
+    Args:
+        kl_prompts: sample a response to so many prompts at each evaluation and report the KL to
+            the reference, `kl`; this keeps a second copy of the model. 0 does not.
+        kl_tokens: where these samples are cut; the KL is that of the cut responses.
+    """
+    loss = loss or dpo.PreferenceConfig()
+    reader = read_unpaired if loss.loss == "kto" else read_preferences
+    setup = _Setup(source, config, reader, _load_causal)
+    measure = None
+    if kl_prompts:
+        prompts = [prompt for prompt, _ in setup.groups[:kl_prompts]]
+        measure = kl_to_reference(setup.model, prompts, setup.tokenizer, kl_tokens)
+    scorer = ResponseScorer(setup.model)
+    return setup.run(scorer, dpo.objective(loss), Path(out), resume, measure)
+
+
+def kl_to_reference(
+    model: Any, prompts: Sequence[Sequence[int]], tokenizer: Any, max_new_tokens: int, seed: int = 0
+) -> Callable[[], dict[str, float]]:
+    """A measure of how far `model` moves from what it is now: KL(pi || pi_ref), nats a response.
+
+    Estimated by one response a prompt, log pi - log pi_ref summed over its tokens, with the same
+    random numbers each time. Responses are cut at `max_new_tokens`, or where the context ends.
+    """
+    reference = copy.deepcopy(model).eval().requires_grad_(False)
+    longest = max(map(len, prompts))
+    max_new_tokens = max(1, min(max_new_tokens, _context(model) - longest))
+
+    @torch.no_grad()
+    def measure() -> dict[str, float]:
+        samples = sample(
+            model,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            stop_ids=stop_ids(tokenizer, model),
+            seeds=seed,
+        )
+        reference.to(next(model.parameters()).device)
+        tree = collate(samples.groups, pad_id(tokenizer)).to(next(model.parameters()).device)
+        ratio = ResponseScorer(model)(tree) - ResponseScorer(reference)(tree)
+        return {"kl": float(sequence_logps(ratio, tree.lengths).mean())}
+
+    return measure
+
+
+def score_file(
+    model: str | Path,
+    data: str | Path,
+    out: str | Path | None = None,
+    *,
+    kind: Literal["preferences", "demonstrations", "unpaired"] = "preferences",
+    reference: str | Path | None = None,
+    beta: float = 0.1,
+    config: TrainingConfig | None = None,
+    strict: bool = True,
+    max_length: int | None = None,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Score the responses of a file with a reward model, or with a language model.
+
+    A reward model gives rewards; a language model gives log pi(y|x), or with a `reference` the
+    implicit reward beta log pi/pi_ref.
+
+    Args:
+        out: a csv to write; one row a response.
+
+    Returns:
+        The rows (record, response, tokens, score), and lines of report.
+    """
+    readers = {"preferences": read_preferences, "demonstrations": read_demonstrations}
+    readers["unpaired"] = read_unpaired
+    if kind not in readers:
+        raise InvalidHyperparameterError(f"kind is {kind!r}; choose from {', '.join(readers)}.")
+    config = config or TrainingConfig()
+    check_device(config.device)
+    records = readers[kind](data, strict=strict)
+    model = resolve(model)
+    if _is_classifier(model):
+        loaded, tokenizer = models.load_reward_model(model, config.device)
+        scorer: nn.Module = reward_model.RewardScorer(loaded)
+    else:
+        loaded, tokenizer = models.load_lm(model, config.device)
+        scorer = ResponseScorer(loaded)
+    coded = encode(records, tokenizer, max_length or _context(loaded))
+    responses = len(coded.groups[0][1])
+    scores = score(scorer.eval(), coded.groups, responses, config, pad_id(tokenizer))
+    if reference is not None:
+        other, _ = models.load_lm(resolve(reference), config.device)
+        base = score(ResponseScorer(other), coded.groups, responses, config, pad_id(tokenizer))
+        scores = dpo.implicit_rewards(scores, base, beta)
+    names = ("chosen", "rejected") if kind == "preferences" else ("response",)
+    rows = [
+        {"record": record, "response": name, "tokens": len(answer), "score": float(value)}
+        for record, (_, answers), values in zip(coded.kept, coded.groups, scores, strict=True)
+        for name, answer, value in zip(names, answers, values, strict=True)
+    ]
+    lines = [str(records.report), str(coded.report)]
+    if kind == "preferences":
+        right = reward_model.reward_metrics(scores)["accuracy"].mean()
+        lines.append(f"the preferred response scores higher in {right:.1%} of {len(scores)} pairs")
+    else:
+        lines.append(f"mean score {scores.mean():.4g} over {len(scores)} responses")
+    if out is not None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(Path(out), lambda to: to.write_text(text.getvalue(), encoding="utf-8"))
+    return rows, lines
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Records as token ids: the groups, which records they are, and what was left out."""
+
+    groups: list[Group]
+    kept: list[int]
+    report: LengthReport
+
+
+def encode(records: Sequence[Record], tokenizer: Any, max_length: int) -> Encoded:
+    """Token ids of the records that fit; the others are left out whole, and counted.
+
+    A response that is cut would teach that it has no end, and a pair may be cut to equals; so
+    nothing is ever cut here.
+
+    Raises:
+        EmptyDataError: none fits.
+    """
+    report = length_report(
+        records,
+        lambda prompt: encode_prompt(tokenizer, prompt),
+        lambda text: encode_response(tokenizer, text, ended=False),
+        max_length,
+    )
+    kept = report.keep()
+    if not kept:
+        raise EmptyDataError(f"No record fits. {report}. Raise the limit, or shorten the records.")
+    groups: list[Group] = []
+    for i in kept:
+        record = records[i]
+        pair = isinstance(record, Preference)
+        answers = (record.chosen, record.rejected) if pair else (record.response,)
+        ids = [encode_response(tokenizer, answer) for answer in answers]
+        groups.append((encode_prompt(tokenizer, record.prompt), ids))
+    return Encoded(groups, kept, report)
+
+
+def resolve(name_or_path: str | Path) -> str | Path:
+    """A run's folder stands for the model in it; every other name for itself."""
+    inside = Path(name_or_path) / "model"
+    here = Path(name_or_path) / "config.json"
+    return inside if inside.is_dir() and not here.exists() else name_or_path
+
+
+class _Setup:
+    """Model, tokenizer and encoded data of one run."""
+
+    def __init__(
+        self,
+        source: Source,
+        config: TrainingConfig | None,
+        read: Callable[..., Any],
+        load: Callable[..., tuple[Any, Any]],
+        use_margin: bool = False,
+    ) -> None:
+        self.config = config or TrainingConfig()
+        check_device(self.config.device)
+        options = {"strict": source.strict, "split": source.split}
+        records = read(source.data, **options)  # before the model: quick to refuse
+        held_out = read(source.held_out, **options) if source.held_out is not None else None
+        self.model, self.tokenizer = load(resolve(source.model), self.config, source.revision)
+        limit = source.max_length or _context(self.model)
+        if source.lora:
+            task = "SEQ_CLS" if load is _load_classifier else "CAUSAL_LM"
+            seed = self.config.seed
+            self.model = models.add_lora(self.model, rank=source.lora, task=task, seed=seed)
+        coded = encode(records, self.tokenizer, limit)
+        self.groups, self.extra = self._prepare(records, coded, use_margin)
+        self.reports = [str(records.report), str(coded.report)]
+        self.held_out = None
+        if held_out is not None:
+            coded = encode(held_out, self.tokenizer, limit)
+            self.held_out = self._prepare(held_out, coded, use_margin)
+            self.reports += [str(held_out.report), str(coded.report)]
+
+    def _prepare(
+        self, records: Sequence[Record], coded: Encoded, use_margin: bool
+    ) -> tuple[list[Group], dict[str, Tensor]]:
+        kept = [records[i] for i in coded.kept]
+        if isinstance(kept[0], Unpaired):
+            shown = [(prompt, answers[0]) for prompt, answers in coded.groups]
+            labels = torch.tensor([record.label for record in kept])
+            return dpo.kto_groups(shown, self.config.seed), {"desirable": labels}
+        if not use_margin:
+            return coded.groups, {}
+        margins = [record.margin for record in kept]
+        if None in margins:
+            raise InvalidDataError(
+                f"record {coded.kept[margins.index(None)]} has no margin. Give every row a column "
+                "`margin`, or train without margins."
+            )
+        return coded.groups, {"margin": torch.tensor(margins, dtype=torch.float32)}
+
+    def run(
+        self,
+        scorer: nn.Module,
+        objective: Objective,
+        out: Path,
+        resume: bool,
+        measure: Callable[[], Mapping[str, float]] | None = None,
+    ) -> Trained:
+        evaluations = [] if measure is None else [measure]
+        pad = pad_id(self.tokenizer)
+        if self.held_out is not None:
+            groups, extra = self.held_out
+            evaluations.append(
+                evaluate_objective(scorer, groups, objective, self.config, extra, pad)
+            )
+
+        def evaluate() -> dict[str, float]:
+            return {name: value for one in evaluations for name, value in one().items()}
+
+        result = train(
+            scorer,
+            self.groups,
+            objective,
+            self.config,
+            extra=self.extra,
+            pad_id=pad,
+            out=out,
+            resume=resume,
+            evaluate=evaluate if evaluations else None,
+        )
+        if is_main_process():
+            models.save(self.model, self.tokenizer, out / "model")
+        return Trained(result, out / "model", self.reports)
+
+
+def _load_causal(name: str | Path, config: TrainingConfig, revision: str | None) -> Any:
+    return models.load_lm(name, config.device, revision=revision)
+
+
+def _load_classifier(name: str | Path, config: TrainingConfig, revision: str | None) -> Any:
+    return models.load_reward_model(
+        name, config.device, revision=revision, new_head=True, seed=config.seed
+    )
+
+
+def _is_classifier(name: str | Path) -> bool:
+    from transformers import AutoConfig
+
+    try:
+        names = AutoConfig.from_pretrained(name, trust_remote_code=False).architectures or []
+    except (OSError, ValueError):
+        return False  # the loader of language models says what is wrong
+    return any(name.endswith(models.REWARD_HEADS) for name in names)
+
+
+def _context(model: Any) -> int:
+    return getattr(model.config, "max_position_embeddings", None) or 1 << 20

@@ -1,0 +1,235 @@
+"""From files to trained models, by the command and from Python."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from irlbook import cli
+from irlbook.data import (
+    Demonstration,
+    Preference,
+    Unpaired,
+    write_demonstrations,
+    write_preferences,
+    write_unpaired,
+)
+from irlbook.errors import EmptyDataError, InvalidDataError, InvalidHyperparameterError
+from irlbook.lm import models
+from irlbook.lm.logprobs import ResponseScorer
+from irlbook.lm.tokenization import end_id, train_tokenizer
+from irlbook.posttraining import dpo, pipeline, reward_model
+from irlbook.training import TrainingConfig, read_metrics
+
+TOPICS = ("cafe", "hotel", "film", "phone", "gym", "book", "bus", "park")
+QUIET = {"progress": False, "tensorboard": False}
+FAST = ["--batch-size", "4", "--learning-rate", "0.003"]
+
+
+def prompt(i: int) -> str:
+    return f"Review the {TOPICS[i % 8]}, number {i}."
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a small model and a file of each kind."""
+    folder = tmp_path_factory.mktemp("world")
+    texts = [prompt(i) + " It was good. It was bad. Very much so." for i in range(8)]
+    tokenizer = train_tokenizer(texts, 290)
+    model = models.tiny_lm(tokenizer, hidden=16, heads=2, context=64)
+    models.save(model, tokenizer, folder / "start")
+    good, bad = "It was good.", "It was bad. Very much so."
+    pairs = [Preference(prompt(i), good, bad, margin=i / 4) for i in range(12)]
+    write_preferences(folder / "pairs.jsonl", pairs)
+    shown = [Demonstration(prompt(i), good) for i in range(12)]
+    write_demonstrations(folder / "shown.jsonl", shown)
+    labelled = [Unpaired(prompt(i), good if i % 2 else bad, bool(i % 2)) for i in range(12)]
+    write_unpaired(folder / "labelled.jsonl", labelled)
+    return folder
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run `irlbook ARGS` in this process: (exit code, stdout, stderr)."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["irlbook", *map(str, args)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_commands_hand_one_another_their_models(world, call, tmp_path):
+    """sft, then dpo from it, then a reward model, then scores: files in, files out."""
+    code, out, err = call("train", "sft", "--model", world / "start", "--out", tmp_path / "sft",
+                          "--data", world / "shown.jsonl", "--epochs", 4, *FAST)  # fmt: skip
+    assert code == 0, err
+    assert "12 rows, 12 kept" in out and "model:" in out and "loss" in out
+    rows = read_metrics(tmp_path / "sft" / "metrics.csv")
+    assert len(rows) == 12 and rows[-1]["loss"] < rows[0]["loss"]
+
+    code, out, err = call("train", "dpo", "--model", tmp_path / "sft", "--out", tmp_path / "dpo",
+                          "--data", world / "pairs.jsonl", "--held-out", world / "pairs.jsonl",
+                          "--epochs", 6, "--beta", 0.2, "--kl-prompts", 3, *FAST)  # fmt: skip
+    assert code == 0, err
+    rows = read_metrics(tmp_path / "dpo" / "metrics.csv")
+    assert rows[0]["step"] == 0 and rows[0]["kl"] == pytest.approx(0, abs=1e-5)
+    assert rows[0]["held_out_loss"] == pytest.approx(np.log(2), abs=1e-6)
+    assert rows[1]["loss"] == pytest.approx(np.log(2), abs=1e-6)
+    assert rows[-1]["held_out_accuracy"] == 1.0 and abs(rows[-1]["kl"]) > 1e-3
+
+    code, out, err = call("train", "reward", "--model", tmp_path / "sft", "--margin",
+                          "--out", tmp_path / "rm", "--data", world / "pairs.jsonl",
+                          "--pooling", "sum", "--epochs", 3, *FAST)  # fmt: skip
+    assert code == 0, err
+    assert json.loads((tmp_path / "rm/model/config.json").read_text())["reward_pooling"] == "sum"
+
+    code, out, err = call("score", "--model", tmp_path / "rm", "--data", world / "pairs.jsonl",
+                          "--out", tmp_path / "scores.csv")  # fmt: skip
+    assert code == 0, err
+    assert "scores higher in 100.0% of 12 pairs" in out
+    with open(tmp_path / "scores.csv") as file:
+        table = list(csv.DictReader(file))
+    assert [row["response"] for row in table[:2]] == ["chosen", "rejected"] and len(table) == 24
+
+    code, out, _ = call("score", "--model", tmp_path / "dpo", "--reference", tmp_path / "sft",
+                        "--data", world / "pairs.jsonl", "--beta", 0.2)  # fmt: skip
+    assert code == 0 and "100.0% of 12 pairs" in out
+    code, out, _ = call("score", "--model", tmp_path / "sft", "--kind", "demonstrations",
+                        "--data", world / "shown.jsonl")  # fmt: skip
+    assert code == 0 and "mean score -" in out
+
+
+def test_the_same_command_goes_on_and_another_is_refused(world, call, tmp_path):
+    command = ("train", "dpo", "--model", world / "start", "--data", world / "pairs.jsonl",
+               "--out", tmp_path, "--steps", 3, *FAST)  # fmt: skip
+    assert call(*command)[0] == 0
+    before = (tmp_path / "metrics.csv").read_text()
+    assert call(*command)[0] == 0
+    assert (tmp_path / "metrics.csv").read_text() == before
+    code, _, err = call(*command, "--seed", 1)
+    assert code == 1 and "seed was 0 and is 1" in err and "Traceback" not in err
+    assert call(*command, "--seed", 1, "--restart")[0] == 0
+    other = models.tiny_lm(290, hidden=16, heads=2, context=64, seed=9)
+    _, tokenizer = models.load_lm(world / "start")
+    models.save(other, tokenizer, tmp_path / "other")
+    code, _, err = call("train", "dpo", "--model", tmp_path / "other", *command[4:], "--seed", 1)
+    assert code == 1 and "another model" in err
+
+
+def test_kto_trains_on_labels(world, call, tmp_path):
+    code, _, err = call("train", "dpo", "--loss", "kto", "--model", world / "start",
+                        "--out", tmp_path, "--data", world / "labelled.jsonl", "--held-out",
+                        world / "labelled.jsonl", "--epochs", 8, *FAST)  # fmt: skip
+    assert code == 0, err
+    last = read_metrics(tmp_path / "metrics.csv")[-1]
+    assert last["held_out_loss"] < 0.5 and last["kl"] >= 0
+
+
+def test_an_interrupt_says_how_to_go_on(world, call, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "train_sft", interrupted)
+    code, _, err = call("train", "sft", "--model", "m", "--data", "d", "--out", tmp_path)
+    assert code == 130 and "same command again" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "./nowhere"], "no folder"),
+        (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--data", "broken.jsonl"], "broken.jsonl:2"),
+        (["--loss", "ppo"], "choose from dpo"),
+        (["--beta", "0"], "beta"),
+        (["--max-length", "5"], "No record fits"),
+        (["--batch-size", "0"], "batch_size"),
+        (["--device", "tpu"], "use cpu or cuda"),
+    ],
+)
+def test_bad_input_is_one_message(world, call, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    lines = (world / "pairs.jsonl").read_text().splitlines()
+    (tmp_path / "broken.jsonl").write_text("\n".join([lines[0], '{"prompt": 3}', lines[2]]))
+    given = {"--model": world / "start", "--data": world / "pairs.jsonl", "--out": tmp_path / "o"}
+    given |= dict(zip(arguments[::2], arguments[1::2], strict=True))
+    code, out, err = call("train", "dpo", *[x for pair in given.items() for x in pair])
+    assert code == 1 and err.startswith("error: ") and message in err
+    assert not (tmp_path / "o" / "model").exists()
+
+
+def test_no_gpu_though_asked_for(world, call, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, _, err = call("train", "sft", "--model", world / "start", "--out", tmp_path,
+                        "--data", world / "shown.jsonl", "--device", "cuda")  # fmt: skip
+    assert code == 1 and "PyTorch sees none" in err
+    code, _, err = call("score", "--model", world / "start", "--data", world / "pairs.jsonl",
+                        "--device", "cuda")  # fmt: skip
+    assert code == 1 and "PyTorch sees none" in err
+
+
+def test_long_records_are_left_out_whole_and_counted(world):
+    _, tokenizer = models.load_lm(world / "start")
+    short, long = Demonstration("Hi.", "Good."), Demonstration("Hi.", "Good. " * 40)
+    coded = pipeline.encode([long, short, long], tokenizer, 40)
+    assert coded.kept == [1] and len(coded.report.truncated) == 2
+    assert coded.groups[0][1][0][-1] == end_id(tokenizer)
+    with pytest.raises(EmptyDataError, match="No record fits"):
+        pipeline.encode([long], tokenizer, 40)
+
+
+def test_margins_must_be_there(world, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    write_preferences(path, [Preference("a", "b", "c", 1.0), Preference("d", "e", "f")])
+    source = pipeline.Source(world / "start", path)
+    margins = reward_model.RewardConfig(use_margin=True)
+    with pytest.raises(InvalidDataError, match="record 1 has no margin"):
+        pipeline.train_reward(source, tmp_path / "out", TrainingConfig(**QUIET), margins)
+    with pytest.raises(InvalidHyperparameterError, match="kind"):
+        pipeline.score_file(world / "start", path, kind="labels")
+
+
+def test_lora_trains_the_adapter_alone_and_its_checkpoint_is_small(world, tmp_path):
+    pytest.importorskip("peft")
+    source = pipeline.Source(world / "start", world / "pairs.jsonl", lora=2)
+    settings = TrainingConfig(steps=4, batch_size=12, learning_rate=1e-2, bucket=1, **QUIET)
+    done = pipeline.train_dpo(source, tmp_path, settings)
+    rows = done.result.history
+    assert rows[0]["loss"] == pytest.approx(np.log(2), abs=1e-6) and rows[-1]["loss"] < 0.69
+    model, _ = models.load_lm(world / "start")
+    full = models.count_parameters(model)
+    state = (tmp_path / "checkpoints/step-00000004/weights.safetensors").stat().st_size
+    assert state < 4 * full / 2
+    assert (done.model / "adapter_config.json").is_file()
+    adapted, _ = models.load_lm(done.model)
+    again = pipeline.score_file(done.model, world / "pairs.jsonl", reference=world / "start")[0]
+    assert {row["response"] for row in again} == {"chosen", "rejected"}
+    assert isinstance(ResponseScorer(adapted), torch.nn.Module)
+    margin = np.mean([r["score"] * (1 if r["response"] == "chosen" else -1) for r in again])
+    assert margin > 0
+
+
+def test_lora_reward_model(world, tmp_path):
+    pytest.importorskip("peft")
+    source = pipeline.Source(world / "start", world / "pairs.jsonl", lora=2)
+    settings = TrainingConfig(steps=4, batch_size=12, learning_rate=1e-2, bucket=1, **QUIET)
+    rows = pipeline.train_reward(source, tmp_path, settings).result.history
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_the_family_is_reached_from_python(world, tmp_path):
+    source = pipeline.Source(world / "start", world / "pairs.jsonl")
+    settings = TrainingConfig(steps=1, batch_size=12, **QUIET)
+    for loss in ("ipo", "simpo", "slic"):
+        config = dpo.PreferenceConfig(loss, beta=1.0)
+        done = pipeline.train_dpo(source, tmp_path / loss, settings, config)
+        assert done.result.steps == 1 and (done.model / "model.safetensors").is_file()
