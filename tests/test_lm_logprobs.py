@@ -272,6 +272,18 @@ def test_models_that_the_fast_path_would_get_wrong_are_refused(option, value, wo
         token_logps(model, collate([([1, 2], [[3, 4]])]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_attentions_score_the_same(dtype):
+    groups = [([5, 6, 7], [[8, 9, 3], [4]]), ([3], [[2, 2]])]
+    found = []
+    for implementation in ("sdpa", "eager"):
+        model = make(kv_heads=2).to(dtype)
+        model.set_attn_implementation(implementation)
+        with torch.no_grad():
+            found.append(token_logps(model, collate(groups)))
+    assert (found[0] - found[1]).abs().max() <= (1e-5 if dtype == torch.float32 else 0.02)
+
+
 def test_autocast_stays_within_its_own_error():
     groups = [([5, 6, 7], [[8, 9, 3], [4]]), ([3], [[2, 2]])]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):

@@ -153,13 +153,15 @@ def hidden_states(model: Any, tree: Tree) -> Tensor:
             f"{window}, and the batch is {tree.depth} tokens deep. Load it with "
             "attn_implementation='sdpa' and keep prompt and response within the window."
         )
-    weight = next(model.parameters())
-    bias = torch.zeros(tree.visible.shape, dtype=weight.dtype, device=tree.visible.device)
-    bias = bias.masked_fill(~tree.visible, torch.finfo(weight.dtype).min)
+    mask = tree.visible
+    if attention == "eager":  # it adds the mask to the scores; sdpa takes it as it is
+        dtype = next(model.parameters()).dtype
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        mask = mask.masked_fill(~tree.visible, torch.finfo(dtype).min)
     hidden = model.get_decoder()(
         input_ids=tree.input_ids,
         position_ids=tree.position_ids,
-        attention_mask=bias,
+        attention_mask=mask,
         use_cache=False,
     ).last_hidden_state  # (B, L, H)
     return hidden.flatten(0, 1)
