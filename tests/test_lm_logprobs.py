@@ -284,6 +284,14 @@ def test_both_attentions_score_the_same(dtype):
     assert (found[0] - found[1]).abs().max() <= (1e-5 if dtype == torch.float32 else 0.02)
 
 
+def test_a_model_that_calls_itself_its_decoder_is_understood(monkeypatch):
+    tree = collate([([5, 6], [[7, 8]])])
+    model = make()
+    expected = token_logps(model, tree)
+    monkeypatch.setattr(model, "get_decoder", lambda: model)
+    assert token_logps(model, tree).equal(expected)
+
+
 def test_autocast_stays_within_its_own_error():
     groups = [([5, 6, 7], [[8, 9, 3], [4]]), ([3], [[2, 2]])]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):

@@ -158,7 +158,10 @@ def hidden_states(model: Any, tree: Tree) -> Tensor:
         dtype = next(model.parameters()).dtype
         mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
         mask = mask.masked_fill(~tree.visible, torch.finfo(dtype).min)
-    hidden = model.get_decoder()(
+    decoder = model.get_decoder()
+    if hasattr(decoder, "lm_head"):  # before transformers 5, some models name themselves
+        decoder = decoder.base_model
+    hidden = decoder(
         input_ids=tree.input_ids,
         position_ids=tree.position_ids,
         attention_mask=mask,
