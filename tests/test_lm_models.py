@@ -146,6 +146,26 @@ def test_a_reward_model_from_a_tokenizer_without_pad_can_score_batches(model, tm
     assert reward(torch.ones(2, 3, dtype=torch.long)).logits.shape == (2, 1)
 
 
+@pytest.mark.parametrize("pad", ["<|eos|>", None])
+def test_a_reward_model_reads_the_end_even_where_pad_was_end(pad, tmp_path):
+    """Trap 12: with pad == eos the transformers head reads the token before the end."""
+    tokenizer = train_tokenizer(["The bus was late."], 270)
+    tokenizer.pad_token = pad
+    base = tiny_lm(tokenizer, hidden=16)
+    reward, its = load_reward_model(save(base, tokenizer, tmp_path / "lm"), new_head=True)
+    assert its.pad_token_id == reward.config.pad_token_id != its.eos_token_id
+    rows = [encode_prompt(its, "bus") + encode_response(its, text) for text in ("late", "a")]
+    batch = its.pad({"input_ids": rows}, return_tensors="pt")
+    with torch.no_grad():
+        states = [reward.model(torch.tensor([row])).last_hidden_state[0, -1] for row in rows]
+        expected = torch.stack([reward.score(state) for state in states])
+        assert (reward(**batch).logits - expected).abs().max() <= 1e-5
+    its.pad_token = its.bos_token = None
+    its.save_pretrained(tmp_path / "lm")
+    with pytest.raises(TokenizerError, match="no pad token besides its end token"):
+        load_reward_model(tmp_path / "lm", new_head=True)
+
+
 def test_a_language_model_is_no_reward_model_unless_asked(saved, tmp_path):
     with pytest.raises(UnsupportedModelError, match="new_head=True"):
         load_reward_model(saved)

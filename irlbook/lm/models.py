@@ -153,6 +153,8 @@ def load_reward_model(
 
     Args:
         new_head: start a reward model from a language model, with a fresh head drawn from `seed`.
+            If pad is the end token, another special token becomes pad: the head of transformers
+            would take the end for padding and read the token before it.
 
     Raises:
         As :func:`load_lm`; UnsupportedModelError also when a language model is given without
@@ -174,7 +176,9 @@ def load_reward_model(
             AutoModelForSequenceClassification, source, {"dtype": dtype, "num_labels": 1, **options}
         )
     # The transformers head reads the last token that is not a pad; None refuses batches.
-    if model.config.pad_token_id is None:
+    if new_head:
+        _give_pad_of_its_own(tokenizer)
+    if new_head or model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     check_fit(model, tokenizer)
     return model.to(device).eval(), tokenizer
@@ -280,6 +284,21 @@ def _check_replaceable(folder: Path) -> None:
             f"{folder} exists and is not just a saved model (it holds {held}); it stays as it is. "
             "Give another folder."
         )
+
+
+def _give_pad_of_its_own(tokenizer: PreTrainedTokenizerBase) -> None:
+    ends = (None, tokenizer.eos_token_id)
+    if tokenizer.pad_token_id not in ends:
+        return
+    for token in (tokenizer.unk_token, tokenizer.bos_token):
+        if token is not None and tokenizer.convert_tokens_to_ids(token) not in ends:
+            tokenizer.pad_token = token
+            return
+    raise TokenizerError(
+        "the tokenizer has no pad token besides its end token, so the head of a reward model would "
+        "read the wrong token. Call tokenizer.add_special_tokens({'pad_token': '<|pad|>'}) and "
+        "model.resize_token_embeddings(len(tokenizer)), and save both."
+    )
 
 
 def _source(name_or_path: str | Path) -> Path | str:
