@@ -61,6 +61,7 @@ class TrainingConfig:
     batch_size: int = 32  # examples a step, over all micro-batches and processes
     max_tokens: int = 8192  # padded tokens of a micro-batch on one device: memory, not results
     bucket: int = 16  # batches sorted by length together, then shuffled; 1 does not sort
+    share_prompts: bool = False  # examples of one prompt come together and compute it once
     learning_rate: float = 1e-3  # AdamW's, at its peak
     final_learning_rate: float = 0.0  # where the cosine ends, as a share of the peak
     warmup: float = 0.05  # share of the steps in which the rate climbs from 0
@@ -203,8 +204,7 @@ def train(
     config = config or TrainingConfig()
     extra = dict(extra or {})
     _check(groups, objective, config, extra)
-    sizes = np.array([len(prompt) + sum(map(len, answers)) for prompt, answers in groups])
-    steps = schedule(sizes, config)
+    steps = schedule(groups, config)
     fingerprint = _fingerprint(scorer, groups, objective, config, extra)
 
     accelerator = _accelerator(config)
@@ -256,8 +256,12 @@ def train(
             rate = learning_rate(step, len(steps), config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            if config.share_prompts:
+                rows = same_prompt(groups, examples)
+            else:
+                rows = [[i] for i in examples.tolist()]
             parts = micro_batches(
-                examples, sizes, config.max_tokens, accelerator.process_index,
+                rows, _row_sizes(rows, groups), config.max_tokens, accelerator.process_index,
                 accelerator.num_processes,
             )  # fmt: skip
             with torch.random.fork_rng(enabled=config.dropout):
@@ -284,8 +288,8 @@ def train(
                         accelerator.backward(loss * accelerator.num_processes)
                     for name, value in values.items():
                         sums[name] = sums.get(name, 0) + weight * value.detach().sum()
-                    tokens += weight * int(sizes[part].sum())
-                    seen.append((part, values["loss"].detach()))
+                    tokens += weight * int(_row_sizes(part, groups).sum())
+                    seen.append((batch.examples.tolist(), values["loss"].detach()))
             norm = accelerator.clip_grad_norm_(scorer.parameters(), config.max_grad_norm)
             stacked = torch.stack([v.double() for v in sums.values()])
             means = (accelerator.reduce(stacked, "sum") / len(examples)).tolist()
@@ -341,12 +345,17 @@ def score(
     config = config or TrainingConfig()
     state = PartialState(cpu=config.device == "cpu")
     device = next(scorer.parameters()).device
-    sizes = np.array([len(prompt) + sum(map(len, answers)) for prompt, answers in groups])
+    rows = [[i] for i in range(len(groups))]
     parts = micro_batches(
-        np.arange(len(groups)), sizes, config.max_tokens, state.process_index, state.num_processes
+        rows,
+        _row_sizes(rows, groups),
+        config.max_tokens,
+        state.process_index,
+        state.num_processes,
     )
     found = None
-    for part, weight in parts:
+    for alone, weight in parts:
+        part = [i for row in alone for i in row]
         tree = collate([groups[i] for i in part], pad_id).to(device)
         values = per_response(scorer(tree), tree).view(len(part), responses)
         if found is None:
@@ -372,15 +381,14 @@ def evaluate_objective(
     reference = None
     if objective.needs_reference:
         reference = score(scorer, groups, objective.responses, config, pad_id)
-    sizes = np.array([len(prompt) + sum(map(len, answers)) for prompt, answers in groups])
+    rows = [[i] for i in range(len(groups))]
 
     @torch.no_grad()
     def evaluate() -> dict[str, float]:
         device = next(scorer.parameters()).device
         make_batch = _BatchMaker(groups, extra or {}, reference, pad_id, device)
-        parts = [
-            part for part, _ in micro_batches(np.arange(len(groups)), sizes, config.max_tokens)
-        ]
+        sizes = _row_sizes(rows, groups)
+        parts = [part for part, _ in micro_batches(rows, sizes, config.max_tokens)]
         shared = None
         if objective.prepare is not None:
             batches = map(make_batch, parts)
@@ -408,21 +416,28 @@ def per_response(scores: Tensor, tree: Tree) -> Tensor:
 # The order of the examples -----------------------------------------------------------------------
 
 
-def schedule(sizes: np.ndarray, config: TrainingConfig) -> list[np.ndarray]:
+def schedule(groups: Sequence[Group], config: TrainingConfig) -> list[np.ndarray]:
     """The examples of every step: (steps,) arrays of `batch_size` indices, from the seed alone.
 
     A pass shuffles the examples and cuts them into full steps; the few that are left over sit this
     pass out. Within a window of `bucket` steps examples are then sorted by length, which spares
-    padding, and the window's steps are shuffled.
+    padding, and the window's steps are shuffled. With `share_prompts`, prompts are shuffled and
+    sorted, each with all its examples behind it.
     """
-    n = len(sizes)
+    n = len(groups)
     size = min(config.batch_size, n)
     per_pass = n // size
     steps = config.steps or max(1, round(config.epochs * per_pass))
+    rows = same_prompt(groups) if config.share_prompts else [[i] for i in range(n)]
+    row_sizes = _row_sizes(rows, groups)
+    sizes = np.empty(n, dtype=int)
+    for row, row_size in zip(rows, row_sizes, strict=True):
+        sizes[row] = row_size
     draw = np.random.default_rng(config.seed)
     found: list[np.ndarray] = []
     while len(found) < steps:
-        order = draw.permutation(n)[: per_pass * size]
+        order = np.array([i for k in draw.permutation(len(rows)) for i in rows[k]])
+        order = order[: per_pass * size]
         if config.bucket == 1:
             found.extend(order.reshape(per_pass, size))
             continue
@@ -434,27 +449,50 @@ def schedule(sizes: np.ndarray, config: TrainingConfig) -> list[np.ndarray]:
 
 
 def micro_batches(
-    examples: np.ndarray, sizes: np.ndarray, max_tokens: int, rank: int = 0, processes: int = 1
-) -> list[tuple[list[int], int]]:
-    """This process's share of a step, as (examples, weight), `max_tokens` padded tokens or fewer.
+    rows: Sequence[list[int]],
+    sizes: np.ndarray,
+    max_tokens: int,
+    rank: int = 0,
+    processes: int = 1,
+) -> list[tuple[list[list[int]], int]]:
+    """This process's share of a step: (rows, weight), each of `max_tokens` padded tokens or fewer.
 
-    An example longer than that is alone. Every process gets as many micro-batches, since wrappers
-    wait for one another; one that would get fewer repeats its first with weight 0.
+    A row longer than that is alone. Every process gets as many micro-batches, since wrappers wait
+    for one another; one that would get fewer repeats its first with weight 0.
+
+    Args:
+        rows: examples that stand in one row of tokens; one each, unless they share a prompt.
+        sizes: tokens of each row.
     """
-    ordered = np.asarray(examples)[np.argsort(sizes[examples], kind="stable")]
+    order = np.argsort(sizes, kind="stable").tolist()
     shares = []
     for process in range(processes):
-        parts: list[list[int]] = []
-        for i in ordered[process::processes].tolist():
-            if parts and (len(parts[-1]) + 1) * sizes[i] <= max_tokens:
-                parts[-1].append(i)
+        parts: list[list[list[int]]] = []
+        for k in order[process::processes]:
+            if parts and (len(parts[-1]) + 1) * sizes[k] <= max_tokens:
+                parts[-1].append(rows[k])
             else:
-                parts.append([i])
+                parts.append([rows[k]])
         shares.append(parts)
     most = max(map(len, shares))
-    own = shares[rank] or [[int(ordered[0])]]
+    own = shares[rank] or [[rows[order[0]]]]
     weighted = [(part, int(bool(shares[rank]))) for part in own]
     return weighted + [(own[0], 0)] * (most - len(own))
+
+
+def same_prompt(groups: Sequence[Group], examples: Iterable[int] | None = None) -> list[list[int]]:
+    """The examples (all, unless told) gathered by prompt, prompts in order of appearance."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for i in range(len(groups)) if examples is None else examples:
+        found.setdefault(tuple(groups[i][0]), []).append(int(i))
+    return list(found.values())
+
+
+def _row_sizes(rows: Sequence[list[int]], groups: Sequence[Group]) -> np.ndarray:
+    """(rows,) tokens of each row: the prompt once, and all responses."""
+    return np.array(
+        [len(groups[row[0]][0]) + sum(len(y) for i in row for y in groups[i][1]) for row in rows]
+    )
 
 
 def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
@@ -495,13 +533,16 @@ class _BatchMaker:
         self.groups, self.extra, self.reference = groups, extra, reference
         self.pad_id, self.device = pad_id, device
 
-    def __call__(self, part: list[int], shared: Tensor | None = None) -> Batch:
-        rows = torch.as_tensor(part)
+    def __call__(self, rows: Sequence[list[int]], shared: Tensor | None = None) -> Batch:
+        trees = [
+            (self.groups[row[0]][0], [y for i in row for y in self.groups[i][1]]) for row in rows
+        ]
+        which = torch.tensor([i for row in rows for i in row])
         return Batch(
-            tree=collate([self.groups[i] for i in part], self.pad_id).to(self.device),
-            examples=rows,
-            reference=None if self.reference is None else self.reference[rows].to(self.device),
-            extra={name: values[rows].to(self.device) for name, values in self.extra.items()},
+            tree=collate(trees, self.pad_id).to(self.device),
+            examples=which,
+            reference=None if self.reference is None else self.reference[which].to(self.device),
+            extra={name: values[which].to(self.device) for name, values in self.extra.items()},
             shared=shared,
         )
 

@@ -475,5 +475,9 @@ def test_refusals_name_the_mend(name):
 
 
 def test_iterative_dpo_pairs_the_best_with_the_worst_sample():
-    assert dpo.best_and_worst([0.1, 2.0, -3.0]) == (1, 2)
-    assert dpo.best_and_worst(tensor([1.0, 1.0])) is None
+    groups = [([1], [[2], [3], [4]]), ([5], [[6], [7]]), ([8], [[9], [10]])]
+    rewards = tensor([0.1, 2.0, -3.0, 1.0, 1.0, 0.0, 0.5])
+    pairs = dpo.best_against_worst(groups, rewards)
+    assert pairs == [([1], [[3], [4]]), ([8], [[10], [9]])]  # the second prompt's samples tie
+    with pytest.raises(ShapeError, match="7 samples"):
+        dpo.best_against_worst(groups, rewards[:3])

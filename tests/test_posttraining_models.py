@@ -11,6 +11,7 @@ from irlbook.errors import InvalidHyperparameterError, UnsupportedModelError
 from irlbook.lm.enumerable import EnumerableLM
 from irlbook.lm.logprobs import ResponseScorer, collate
 from irlbook.lm.models import tiny_lm
+from irlbook.lm.sampling import sample
 from irlbook.planning import soft_backward_induction
 from irlbook.posttraining import dpo, reward_model, sft
 from irlbook.posttraining.reward_model import RewardScorer
@@ -213,6 +214,21 @@ def test_bfloat16_autocast_keeps_float32_weights_and_starts_at_log_2():
                   TrainingConfig(steps=1, batch_size=8, **QUIET))  # fmt: skip
     assert torch.is_autocast_enabled("cpu") is False
     assert exact.history[0]["grad_norm"] == pytest.approx(result.history[0]["grad_norm"], rel=0.1)
+
+
+def test_iterative_dpo_follows_a_reward_that_no_pair_was_labelled_with():
+    """Sample, pair by the reward, step, repeat: the reward counts token 7."""
+    model = tiny(dtype=torch.float32)
+    prompts = [[i] for i in range(3, 19)]
+    means = []
+    for turn in range(4):
+        drawn = sample(model, prompts, n=8, max_new_tokens=6, stop_ids=[EOS], seeds=turn)
+        rewards = torch.tensor([float(y.count(7)) for y in drawn.responses])
+        means.append(rewards.mean().item())
+        pairs = dpo.best_against_worst(drawn.groups, rewards)
+        settings = TrainingConfig(steps=15, batch_size=len(pairs), learning_rate=1e-2, **QUIET)
+        train(ResponseScorer(model), pairs, dpo.objective(), settings)
+    assert means[-1] > 2 * means[0]
 
 
 # The enumerable model -----------------------------------------------------------------------------

@@ -74,28 +74,29 @@ OBJECTIVES = objectives()
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))
 def test_each_example_comes_once_a_pass(n, batch_size, bucket, seed):
-    sizes = np.arange(n) % 7 + 1
+    groups = [([1], [[1] * (i % 7 + 1)]) for i in range(n)]
     settings = TrainingConfig(batch_size=batch_size, bucket=bucket, seed=seed, epochs=3)
-    steps = training.schedule(sizes, settings)
+    steps = training.schedule(groups, settings)
     size = min(n, batch_size)
     assert {len(step) for step in steps} == {size} and len(steps) == 3 * (n // size)
     for passed in np.split(np.concatenate(steps), 3):
         assert len(set(passed.tolist())) == len(passed) == n - n % size
-    again = training.schedule(sizes, settings)
+    again = training.schedule(groups, settings)
     assert all((a == b).all() for a, b in zip(steps, again, strict=True))
     five = TrainingConfig(batch_size=batch_size, bucket=bucket, seed=seed, steps=5)
-    assert len(training.schedule(sizes, five)) == 5
+    assert len(training.schedule(groups, five)) == 5
 
 
 def test_bucketing_spares_padding_and_another_seed_is_another_order():
     sizes = np.random.default_rng(0).integers(1, 200, 512)
+    groups = [([1], [[1] * size]) for size in sizes]
 
     def padded(bucket: int) -> int:
-        steps = training.schedule(sizes, config(bucket=bucket, epochs=1))
+        steps = training.schedule(groups, config(bucket=bucket, epochs=1))
         return sum(len(step) * sizes[step].max() for step in steps)
 
     assert padded(16) < 0.65 * padded(1)
-    orders = [np.concatenate(training.schedule(sizes, config(seed=seed))) for seed in (0, 1)]
+    orders = [np.concatenate(training.schedule(groups, config(seed=seed))) for seed in (0, 1)]
     assert (orders[0] != orders[1]).any()
 
 
@@ -106,16 +107,18 @@ def test_bucketing_spares_padding_and_another_seed_is_another_order():
 )
 def test_micro_batches_share_a_step_out(sizes, max_tokens, processes):
     sizes = np.array(sizes)
+    rows = [[i] for i in range(len(sizes))]
     shares = [
-        training.micro_batches(np.arange(len(sizes)), sizes, max_tokens, rank, processes)
+        training.micro_batches(rows, sizes, max_tokens, rank, processes)
         for rank in range(processes)
     ]
-    counted = [i for share in shares for part, weight in share for i in part if weight]
+    counted = [i for share in shares for part, weight in share for (i,) in part if weight]
     assert sorted(counted) == list(range(len(sizes)))
     assert len({len(share) for share in shares}) == 1  # wrappers wait for one another
     for share in shares:
         for part, _ in share:
-            assert len(part) == 1 or len(part) * sizes[part].max() <= max_tokens
+            longest = max(sizes[row].max() for row in part)
+            assert len(part) == 1 or len(part) * longest <= max_tokens
 
 
 def test_learning_rate_climbs_and_falls():
@@ -145,6 +148,36 @@ def test_how_a_step_is_cut_changes_nothing(name):
                 result.column(name), runs[0][0].column(name), rtol=1e-10, atol=1e-12
             )
         torch.testing.assert_close(table, runs[0][1], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo by length", "kto"])
+def test_sharing_prompts_changes_no_number_of_a_step(name):
+    """Four pairs a prompt, in rows of their own or in the prompt's one row."""
+    groups, objective, extra = OBJECTIVES[name]
+    groups = [(groups[i // 4][0], answers) for i, (_, answers) in enumerate(groups)]
+    if extra is not None:  # labels in an order that is not the rows'
+        extra = {name: values.flip(0) for name, values in extra.items()}
+    runs = []
+    for share, max_tokens in ((False, 10**6), (True, 10**6), (True, 150), (True, 1)):
+        model = Bigram()
+        settings = config(steps=2, batch_size=24, share_prompts=share, max_tokens=max_tokens)
+        result = train(model, groups, objective, settings, extra=extra)
+        runs.append((result, model.table.detach()))
+    for result, table in runs[1:]:
+        for column in ("loss", "grad_norm", "accuracy"):
+            np.testing.assert_allclose(result.column(column), runs[0][0].column(column), rtol=1e-10)
+        torch.testing.assert_close(table, runs[0][1], rtol=0, atol=1e-10)
+
+
+def test_examples_of_a_prompt_come_together():
+    groups = [([i % 6], [[1] * (i % 5 + 1)]) for i in range(24)]
+    settings = config(batch_size=8, share_prompts=True, epochs=1)
+    steps = training.schedule(groups, settings)
+    assert sorted(np.concatenate(steps).tolist()) == list(range(24))
+    for step in steps:  # 8 examples, 4 a prompt
+        assert len(training.same_prompt(groups, step)) <= 3
+    rows = training.same_prompt(groups)
+    assert rows[0] == [0, 6, 12, 18] and len(rows) == 6
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

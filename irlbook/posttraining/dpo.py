@@ -392,17 +392,30 @@ def _kto_objective(c: PreferenceConfig) -> Objective:
 # Iterating on-policy ------------------------------------------------------------------------------
 
 
-def best_and_worst(rewards: Sequence[float] | Tensor) -> tuple[int, int] | None:
-    """(best, worst) of a prompt's samples, the pair that iterative DPO trains on; None if all tie.
+def best_against_worst(groups: Sequence[Group], rewards: Tensor) -> list[Group]:
+    """(prompt, [best, worst]) of each prompt's samples; a prompt whose samples all tie is left out.
 
     Iterative DPO: sample from the *current* policy, let a reward pair the samples, take DPO steps,
     repeat. The pairs then lie where the policy is, which mends what offline pairs do not cover.
 
-    Source: Xiong et al. 2023 (2312.11456), algorithm 2; Xu et al. 2023 (2312.16682).
+    Args:
+        groups: a prompt with n samples each, as `lm.sampling.sample` gives them.
+        rewards: (R,) of all samples, in order.
+
+    Raises:
+        ShapeError: not one reward a sample.
+
+    Source: Xiong et al. 2023 (2312.11456); Xu et al. 2023 (2312.16682).
     """
-    values = torch.as_tensor(rewards)
-    best, worst = int(values.argmax()), int(values.argmin())
-    return None if values[best] == values[worst] else (best, worst)
+    counts = [len(answers) for _, answers in groups]
+    if rewards.shape != (sum(counts),):
+        raise ShapeError(f"{sum(counts)} samples and rewards of shape {tuple(rewards.shape)}.")
+    pairs: list[Group] = []
+    for (prompt, answers), values in zip(groups, rewards.split(counts), strict=True):
+        best, worst = int(values.argmax()), int(values.argmin())
+        if values[best] > values[worst]:
+            pairs.append((prompt, [answers[best], answers[worst]]))
+    return pairs
 
 
 def _positive(**values: float) -> None:
