@@ -181,6 +181,7 @@ LearningRate = Annotated[float, typer.Option(help="Peak learning rate of AdamW."
 Seed = Annotated[int, typer.Option(help="Order of the examples, new weights.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for autocast.")]
+Shard = Annotated[bool, typer.Option(help="Under torchrun: split the weights (FSDP).")]
 Lora = Annotated[int | None, typer.Option(help="Train an adapter of this rank instead.", min=1)]
 MaxLength = Annotated[int | None, typer.Option(help="Leave longer records out.", min=1)]
 Skip = Annotated[bool, typer.Option("--skip-malformed", help="Leave malformed rows out.")]
@@ -236,6 +237,7 @@ def train_sft(
     seed: Seed = 0,
     device: Device = "cpu",
     precision: Precision = "float32",
+    shard: Shard = False,
     lora: Lora = None,
     max_length: MaxLength = None,
     skip_malformed: Skip = False,
@@ -268,6 +270,7 @@ def train_reward(
     seed: Seed = 0,
     device: Device = "cpu",
     precision: Precision = "float32",
+    shard: Shard = False,
     lora: Lora = None,
     max_length: MaxLength = None,
     skip_malformed: Skip = False,
@@ -308,6 +311,7 @@ def train_dpo(
     seed: Seed = 0,
     device: Device = "cpu",
     precision: Precision = "float32",
+    shard: Shard = False,
     lora: Lora = None,
     max_length: MaxLength = None,
     skip_malformed: Skip = False,

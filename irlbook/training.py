@@ -74,6 +74,7 @@ class TrainingConfig:
     precision: Literal["float32", "bfloat16"] = (
         "float32"  # bfloat16 is autocast; weights keep theirs
     )
+    shard: bool = False  # split weights and moments over the processes (FSDP2) instead of copying
     checkpoint_every: int = 200  # steps; the end of a run is always kept
     keep: int = 2  # checkpoints on disk
     evaluate_every: int = 50  # steps between calls of `evaluate`
@@ -103,7 +104,7 @@ class TrainingConfig:
 
 # Settings that change memory, speed or reports, not the numbers: a run may be resumed with others.
 FREE = {"max_tokens", "device", "checkpoint_every", "keep", "evaluate_every", "patience"}
-FREE |= {"progress", "tensorboard"}
+FREE |= {"progress", "tensorboard", "shard"}
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,8 @@ def train(
     scorer.train()
     if not config.dropout:
         disable_dropout(scorer)
+    if config.shard:
+        shard(scorer.to(accelerator.device), config.precision)
     trained = [p for p in scorer.parameters() if p.requires_grad]
     if not trained:
         raise InvalidHyperparameterError("no parameter of the model requires a gradient.")
@@ -225,7 +228,8 @@ def train(
         fused=accelerator.device.type == "cuda",
     )
     original = scorer
-    scorer, optimizer = accelerator.prepare(scorer, optimizer)
+    if not config.shard:
+        scorer, optimizer = accelerator.prepare(scorer, optimizer)
     run = _Run(
         Path(out) if out is not None else None, fingerprint, accelerator, original, optimizer
     )
@@ -281,7 +285,9 @@ def train(
                 for k, (part, weight) in enumerate(parts):
                     batch = make_batch(part, shared)
                     late = k + 1 == len(parts)  # gradients of all processes meet in the last one
-                    with nullcontext() if late else accelerator.no_sync(scorer):
+                    if config.shard:
+                        scorer.set_requires_gradient_sync(late)
+                    with nullcontext() if late or config.shard else accelerator.no_sync(scorer):
                         values = objective.values(scorer(batch.tree), batch)
                         loss = weight * values["loss"].sum() / len(examples)
                         # Wrappers average over processes; the loss is a sum over them.
@@ -290,7 +296,7 @@ def train(
                         sums[name] = sums.get(name, 0) + weight * value.detach().sum()
                     tokens += weight * int(_row_sizes(part, groups).sum())
                     seen.append((batch.examples.tolist(), values["loss"].detach()))
-            norm = accelerator.clip_grad_norm_(scorer.parameters(), config.max_grad_norm)
+            norm = _whole(nn.utils.clip_grad_norm_(trained, config.max_grad_norm))
             stacked = torch.stack([v.double() for v in sums.values()])
             means = (accelerator.reduce(stacked, "sum") / len(examples)).tolist()
             row = dict(zip(sums, means, strict=True)) | {"grad_norm": float(norm)}
@@ -321,7 +327,8 @@ def train(
             if thing is not None:
                 thing.close()
         optimizer.zero_grad()
-        accelerator.unwrap_model(scorer, keep_fp32_wrapper=False)
+        if not config.shard:
+            accelerator.unwrap_model(scorer, keep_fp32_wrapper=False)
         original.eval()
 
 
@@ -519,6 +526,39 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
+def shard(scorer: nn.Module, precision: str = "float32") -> None:
+    """Split a model's weights over the processes, a decoder layer at a time (FSDP2), in place.
+
+    accelerate's own FSDP does not run on the CPU; PyTorch's does, on the same weights.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    options = {}
+    if precision == "bfloat16":
+        options["mp_policy"] = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32
+        )
+    for module in scorer.modules():
+        if isinstance(module, nn.ModuleList) and len(module):
+            for layer in module:
+                fully_shard(layer, **options)
+    fully_shard(scorer, **options)
+
+
+def unshard(scorer: nn.Module) -> None:
+    """Put whole weights back, to be saved; all processes must call this. Not to be run again."""
+    whole: dict[nn.Parameter, nn.Parameter] = {}  # tied weights stay tied
+    for module in scorer.modules():
+        if hasattr(module, "reshard"):
+            module.reshard()  # an evaluation leaves the root gathered, and saving would undo it
+    for module in scorer.modules():
+        for name, p in module._parameters.items():
+            if p is not None and hasattr(p, "full_tensor"):
+                if p not in whole:
+                    whole[p] = nn.Parameter(p.detach().full_tensor(), p.requires_grad)
+                module._parameters[name] = whole[p]
+
+
 class _BatchMaker:
     """Collates examples and fetches what goes with them."""
 
@@ -649,13 +689,11 @@ class _Run:
             weights = load_file(folder / "weights.safetensors")
             moments = load_file(folder / "moments.safetensors")
             for name, p in self.named:
-                if type(p.data) is not Tensor and hasattr(p, "full_tensor"):
-                    raise CheckpointError("sharded runs (FSDP) cannot be resumed; use DDP.")
-                p.data.copy_(weights.pop(name))
+                p.data.copy_(_like(weights.pop(name), p))
                 self.state[p] = {
                     "step": torch.tensor(float(step), device=p.device if self.fused else "cpu"),
-                    "exp_avg": moments[f"exp_avg:{name}"].to(p.device),
-                    "exp_avg_sq": moments[f"exp_avg_sq:{name}"].to(p.device),
+                    "exp_avg": _like(moments[f"exp_avg:{name}"], p),
+                    "exp_avg_sq": _like(moments[f"exp_avg_sq:{name}"], p),
                 }
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
             if isinstance(error, ResumeMismatchError | CheckpointError):
@@ -741,6 +779,16 @@ def _whole(tensor: Tensor) -> Tensor:
     return tensor.cpu().contiguous()
 
 
+def _like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """On the parameter's device, and split as it is."""
+    tensor = tensor.to(parameter.device)
+    if not hasattr(parameter, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
+
+
 # Checks and reports ------------------------------------------------------------------------------
 
 
@@ -758,6 +806,10 @@ def _check(
                 f"example {i} has {len(answers)} responses; {objective.name} takes "
                 f"{objective.responses}."
             )
+    if config.shard and not int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InvalidHyperparameterError(
+            "shard needs several processes. Start them with torchrun --nproc_per_node N."
+        )
     if config.dropout and objective.needs_reference:
         raise InvalidHyperparameterError(
             "dropout and a reference do not go together: with dropout the policy differs from the "

@@ -194,6 +194,8 @@ def test_margins_must_be_there(world, tmp_path):
     margins = reward_model.RewardConfig(use_margin=True)
     with pytest.raises(InvalidDataError, match="record 1 has no margin"):
         pipeline.train_reward(source, tmp_path / "out", TrainingConfig(**QUIET), margins)
+    with pytest.raises(InvalidHyperparameterError, match="cannot sample"):
+        pipeline.train_dpo(source, tmp_path / "out", TrainingConfig(shard=True), kl_prompts=1)
     with pytest.raises(InvalidHyperparameterError, match="kind"):
         pipeline.score_file(world / "start", path, kind="labels")
 

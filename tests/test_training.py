@@ -1,7 +1,10 @@
 """The loop: order, accumulation, resume, several processes, and what goes wrong."""
 
+import json
 import math
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -479,19 +482,28 @@ sys.path[:0] = [{tests!r}]
 import torch
 torch.set_num_threads(1)
 from irlbook.posttraining import dpo
-from irlbook.training import TrainingConfig, train
+from irlbook.training import TrainingConfig, evaluate_objective, train, unshard
 from training_toys import Bigram, random_groups
 found = []
-for loss, max_tokens in (("dpo", 40), ("kto", 1), ("simpo", 10**6)):
+for loss, max_tokens, shard in {runs}:
     groups, extra = random_groups(23, 2), None
     if loss == "kto":
         groups = dpo.kto_groups([(p, a[0]) for p, a in groups])
         extra = {{"desirable": torch.arange(23) % 3 > 0}}
     model = Bigram()
-    settings = TrainingConfig(steps=3, batch_size=7, max_tokens=max_tokens, tensorboard=False)
-    result = train(model, groups, dpo.objective(dpo.PreferenceConfig(loss)), settings, extra=extra)
-    rows = [[row["loss"], row["grad_norm"]] for row in result.history]
-    found.append([rows, model.table.detach().tolist()])
+    settings = TrainingConfig(steps=3, batch_size=7, max_tokens=max_tokens, shard=shard,
+        tensorboard=False, checkpoint_every=2)
+    objective = dpo.objective(dpo.PreferenceConfig(loss))
+    check = evaluate_objective(model, groups, objective, settings) if shard else None
+    result = train(model, groups, objective, settings, extra=extra, out=sys.argv[2] + loss,
+                   evaluate=check)
+    rows = [[row["loss"], row["grad_norm"]] for row in result.history if row["step"]]
+    if shard:
+        model.reshard()
+        assert model.table.to_local().shape[0] == model.table.shape[0] // 2
+        model.unshard()  # as an evaluation leaves it
+        unshard(model)
+    found.append([rows, model.state_dict()["table"].tolist()])
 import torch.distributed as dist
 assert dist.get_world_size() == 2 and dist.get_backend() == "gloo"
 dist.destroy_process_group()
@@ -500,12 +512,13 @@ with open(sys.argv[1] + "." + os.environ["RANK"], "w") as file:
 """
 
 
-def test_two_processes_give_the_numbers_of_one(tmp_path):
-    import json
-    import socket
+RUNS = [("dpo", 40, False), ("kto", 1, False), ("simpo", 10**6, False), ("ipo", 40, True)]
 
+
+def test_two_processes_give_the_numbers_of_one(tmp_path):
+    """With whole weights each (DDP), and with the weights split (FSDP); resumed by one process."""
     script = tmp_path / "ranks.py"
-    script.write_text(RANKS.format(tests=str(Path(__file__).parent)))
+    script.write_text(RANKS.format(tests=str(Path(__file__).parent), runs=RUNS))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -515,7 +528,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
         os.environ | common | {"MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank}
         for rank in ("0", "1")
     ]
-    command = [sys.executable, str(script), str(tmp_path / "found")]
+    command = [sys.executable, str(script), str(tmp_path / "found"), str(tmp_path / "run")]
     running = [
         subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
         for env in environments
@@ -524,16 +537,22 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
         errors = process.communicate(timeout=120)[1]
         assert process.returncode == 0, errors
     together = [json.loads((tmp_path / f"found.{rank}").read_text()) for rank in (0, 1)]
-    for k, (loss, max_tokens) in enumerate((("dpo", 40), ("kto", 1), ("simpo", 10**6))):
+    for k, (loss, max_tokens, _) in enumerate(RUNS):
         groups, extra = random_groups(23, 2), None
         if loss == "kto":
             groups = dpo.kto_groups([(p, a[0]) for p, a in groups])
             extra = {"desirable": torch.arange(23) % 3 > 0}
         model = Bigram()
-        settings = config(steps=3, batch_size=7, max_tokens=max_tokens, learning_rate=1e-3)
+        settings = config(
+            steps=3, epochs=1, batch_size=7, max_tokens=max_tokens, learning_rate=1e-3
+        )
         objective = dpo.objective(dpo.PreferenceConfig(loss))
         result = train(model, groups, objective, settings, extra=extra)
         rows = [[row["loss"], row["grad_norm"]] for row in result.history]
+        shutil.rmtree(tmp_path / f"run{loss}" / "checkpoints" / "step-00000003")
+        resumed = Bigram()
+        train(resumed, groups, objective, settings, extra=extra, out=tmp_path / f"run{loss}")
+        torch.testing.assert_close(resumed.table, model.table, rtol=0, atol=1e-12)
         for found in together:
             np.testing.assert_allclose(found[k][0], rows, rtol=1e-12)
             np.testing.assert_allclose(found[k][1], model.table.detach(), rtol=0, atol=1e-12)
@@ -623,6 +642,11 @@ def test_the_device_is_never_chosen_silently(monkeypatch):
         ),
         (lambda: dpo.kto_groups([([1], [2])]), ResponseError, "two examples"),
         (lambda: dpo.PreferenceConfig("ppo"), InvalidHyperparameterError, "choose from dpo"),
+        (
+            lambda: train(Bigram(), PAIRS, dpo.objective(), config(shard=True)),
+            InvalidHyperparameterError,
+            "torchrun",
+        ),
         (lambda: config(batch_size=0), InvalidHyperparameterError, "batch_size"),
         (lambda: config(learning_rate=0), InvalidHyperparameterError, "learning_rate"),
         (lambda: config(steps=0), InvalidHyperparameterError, "steps"),

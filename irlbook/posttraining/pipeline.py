@@ -42,6 +42,7 @@ from irlbook.training import (
     is_main_process,
     score,
     train,
+    unshard,
     write_whole,
 )
 
@@ -117,6 +118,10 @@ def train_dpo(
         kl_tokens: where these samples are cut; the KL is that of the cut responses.
     """
     loss = loss or dpo.PreferenceConfig()
+    if kl_prompts and config is not None and config.shard:
+        raise InvalidHyperparameterError(
+            "a sharded model cannot sample here; leave kl_prompts out, or shard out."
+        )
     reader = read_unpaired if loss.loss == "kto" else read_preferences
     setup = _Setup(source, config, reader, _load_causal)
     measure = None
@@ -345,6 +350,8 @@ class _Setup:
             resume=resume,
             evaluate=evaluate if evaluations else None,
         )
+        if self.config.shard:
+            unshard(scorer)
         if is_main_process():
             models.save(self.model, self.tokenizer, out / "model")
         return Trained(result, out / "model", self.reports)
