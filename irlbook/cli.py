@@ -176,7 +176,7 @@ Epochs = Annotated[float, typer.Option(help="Passes over the data.")]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")]
 BatchSize = Annotated[int, typer.Option(help="Examples a step, over all processes.")]
 MaxTokens = Annotated[int, typer.Option(help="Padded tokens held at once; lower it to fit.")]
-Share = Annotated[bool, typer.Option(help="Rows of one prompt together, computed once.")]
+Share = Annotated[int, typer.Option(help="Examples of a prompt that compute it once.", min=1)]
 LearningRate = Annotated[float, typer.Option(help="Peak learning rate of AdamW.")]
 Seed = Annotated[int, typer.Option(help="Order of the examples, new weights.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
@@ -232,7 +232,7 @@ def train_sft(
     steps: Steps = None,
     batch_size: BatchSize = 32,
     max_tokens: MaxTokens = 8192,
-    share_prompts: Share = False,
+    share_prompts: Share = 1,
     learning_rate: LearningRate = 1e-4,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -265,7 +265,7 @@ def train_reward(
     steps: Steps = None,
     batch_size: BatchSize = 32,
     max_tokens: MaxTokens = 8192,
-    share_prompts: Share = False,
+    share_prompts: Share = 1,
     learning_rate: LearningRate = 1e-4,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -306,7 +306,7 @@ def train_dpo(
     steps: Steps = None,
     batch_size: BatchSize = 32,
     max_tokens: MaxTokens = 8192,
-    share_prompts: Share = False,
+    share_prompts: Share = 1,
     learning_rate: LearningRate = 1e-5,
     seed: Seed = 0,
     device: Device = "cpu",

@@ -61,7 +61,7 @@ class TrainingConfig:
     batch_size: int = 32  # examples a step, over all micro-batches and processes
     max_tokens: int = 8192  # padded tokens of a micro-batch on one device: memory, not results
     bucket: int = 16  # batches sorted by length together, then shuffled; 1 does not sort
-    share_prompts: bool = False  # examples of one prompt come together and compute it once
+    share_prompts: int = 1  # so many examples of one prompt share a row, which computes it once
     learning_rate: float = 1e-3  # AdamW's, at its peak
     final_learning_rate: float = 0.0  # where the cosine ends, as a share of the peak
     warmup: float = 0.05  # share of the steps in which the rate climbs from 0
@@ -83,7 +83,8 @@ class TrainingConfig:
     tensorboard: bool = True  # write its events too, if the package is installed
 
     def __post_init__(self) -> None:
-        whole = ("batch_size", "max_tokens", "bucket", "checkpoint_every", "keep", "evaluate_every")
+        whole = ("batch_size", "max_tokens", "bucket", "share_prompts")
+        whole += ("checkpoint_every", "keep", "evaluate_every")
         for name in whole:
             if getattr(self, name) < 1:
                 raise InvalidHyperparameterError(f"{name} is {getattr(self, name)}; at least 1.")
@@ -260,10 +261,7 @@ def train(
             rate = learning_rate(step, len(steps), config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            if config.share_prompts:
-                rows = same_prompt(groups, examples)
-            else:
-                rows = [[i] for i in examples.tolist()]
+            rows = same_prompt(groups, examples, config.share_prompts)
             parts = micro_batches(
                 rows, _row_sizes(rows, groups), config.max_tokens, accelerator.process_index,
                 accelerator.num_processes,
@@ -428,23 +426,22 @@ def schedule(groups: Sequence[Group], config: TrainingConfig) -> list[np.ndarray
 
     A pass shuffles the examples and cuts them into full steps; the few that are left over sit this
     pass out. Within a window of `bucket` steps examples are then sorted by length, which spares
-    padding, and the window's steps are shuffled. With `share_prompts`, prompts are shuffled and
-    sorted, each with all its examples behind it.
+    padding, and the window's steps are shuffled. With `share_prompts` above 1, what is shuffled
+    and sorted are rows of that many examples of one prompt.
     """
     n = len(groups)
     size = min(config.batch_size, n)
     per_pass = n // size
     steps = config.steps or max(1, round(config.epochs * per_pass))
-    rows = same_prompt(groups) if config.share_prompts else [[i] for i in range(n)]
-    row_sizes = _row_sizes(rows, groups)
-    sizes = np.empty(n, dtype=int)
-    for row, row_size in zip(rows, row_sizes, strict=True):
-        sizes[row] = row_size
     draw = np.random.default_rng(config.seed)
     found: list[np.ndarray] = []
     while len(found) < steps:
-        order = np.array([i for k in draw.permutation(len(rows)) for i in rows[k]])
-        order = order[: per_pass * size]
+        rows = same_prompt(groups, draw.permutation(n), config.share_prompts)
+        sizes = np.empty(n, dtype=int)
+        for row, row_size in zip(rows, _row_sizes(rows, groups), strict=True):
+            sizes[row] = row_size
+        shuffled = draw.permutation(len(rows)) if config.share_prompts > 1 else range(n)
+        order = np.array([i for k in shuffled for i in rows[k]])[: per_pass * size]
         if config.bucket == 1:
             found.extend(order.reshape(per_pass, size))
             continue
@@ -487,12 +484,20 @@ def micro_batches(
     return weighted + [(own[0], 0)] * (most - len(own))
 
 
-def same_prompt(groups: Sequence[Group], examples: Iterable[int] | None = None) -> list[list[int]]:
-    """The examples (all, unless told) gathered by prompt, prompts in order of appearance."""
-    found: dict[tuple[int, ...], list[int]] = {}
-    for i in range(len(groups)) if examples is None else examples:
-        found.setdefault(tuple(groups[i][0]), []).append(int(i))
-    return list(found.values())
+def same_prompt(groups: Sequence[Group], examples: Iterable[int], most: int) -> list[list[int]]:
+    """The examples in rows of one prompt and at most `most` examples, in order of appearance.
+
+    A long row costs more attention than its shared prompt saves: 2 to 4 pay, 15 do not.
+    """
+    rows: list[list[int]] = []
+    open_rows: dict[tuple[int, ...], list[int]] = {}
+    for i in examples:
+        prompt = tuple(groups[i][0])
+        if most == 1 or len(open_rows.get(prompt, ())) in (0, most):
+            open_rows[prompt] = []
+            rows.append(open_rows[prompt])
+        open_rows[prompt].append(int(i))
+    return rows
 
 
 def _row_sizes(rows: Sequence[list[int]], groups: Sequence[Group]) -> np.ndarray:

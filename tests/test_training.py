@@ -161,7 +161,7 @@ def test_sharing_prompts_changes_no_number_of_a_step(name):
     if extra is not None:  # labels in an order that is not the rows'
         extra = {name: values.flip(0) for name, values in extra.items()}
     runs = []
-    for share, max_tokens in ((False, 10**6), (True, 10**6), (True, 150), (True, 1)):
+    for share, max_tokens in ((1, 10**6), (4, 10**6), (3, 150), (9, 1)):
         model = Bigram()
         settings = config(steps=2, batch_size=24, share_prompts=share, max_tokens=max_tokens)
         result = train(model, groups, objective, settings, extra=extra)
@@ -174,13 +174,16 @@ def test_sharing_prompts_changes_no_number_of_a_step(name):
 
 def test_examples_of_a_prompt_come_together():
     groups = [([i % 6], [[1] * (i % 5 + 1)]) for i in range(24)]
-    settings = config(batch_size=8, share_prompts=True, epochs=1)
+    settings = config(batch_size=8, share_prompts=4, epochs=2)
     steps = training.schedule(groups, settings)
-    assert sorted(np.concatenate(steps).tolist()) == list(range(24))
-    for step in steps:  # 8 examples, 4 a prompt
-        assert len(training.same_prompt(groups, step)) <= 3
-    rows = training.same_prompt(groups)
-    assert rows[0] == [0, 6, 12, 18] and len(rows) == 6
+    for passed in (steps[:3], steps[3:]):
+        assert sorted(np.concatenate(passed).tolist()) == list(range(24))
+    for step in steps:
+        rows = training.same_prompt(groups, step, 4)
+        assert len(rows) == 2  # 8 examples, 4 a prompt
+        assert all(len({groups[i][0][0] for i in row}) == 1 for row in rows)
+    assert training.same_prompt(groups, range(24), 3)[0] == [0, 6, 12]
+    assert training.same_prompt(groups, [5, 11, 2], 1) == [[5], [11], [2]]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
