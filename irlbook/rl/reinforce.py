@@ -27,6 +27,7 @@ class ReinforceConfig:
     learning_rate: float = 5e-3  # Adam's
     baseline: bool = True  # subtract a learnt V(s); False subtracts nothing
     value_steps: int = 5  # gradient steps on the critic per update
+    value_batch: int = 512  # samples of the batch in each of them
     max_episode_steps: int | None = None  # cut episodes here; None keeps the env's own limit
     hidden: int = 64  # units in each of two tanh layers
 
@@ -130,8 +131,9 @@ def reinforce(config: ReinforceConfig | None = None, *, seed: int) -> ReinforceR
         actor.step()
         if config.baseline:
             for _ in range(config.value_steps):
+                pick = torch.from_numpy(rng.integers(len(obs), size=config.value_batch))
                 critic.zero_grad()
-                (agent.values(obs) - g).square().mean().backward()
+                (agent.values(obs[pick]) - g[pick]).square().mean().backward()
                 critic.step()
         norm = sum(float(p.grad.square().sum()) for p in agent.actor.parameters()) ** 0.5
         result.gradient_norms[update] = norm
