@@ -487,7 +487,8 @@ def micro_batches(
 def same_prompt(groups: Sequence[Group], examples: Iterable[int], most: int) -> list[list[int]]:
     """The examples in rows of one prompt and at most `most` examples, in order of appearance.
 
-    A long row costs more attention than its shared prompt saves: 2 to 4 pay, 15 do not.
+    It pays where the prompt is about as long as a response, or longer; rows of 15 examples cost
+    more attention than they save.
     """
     rows: list[list[int]] = []
     open_rows: dict[tuple[int, ...], list[int]] = {}
