@@ -188,7 +188,7 @@ def test_any_bytes_give_rows_or_a_named_error(tmp_path_factory, content):
     path = write(tmp_path_factory.mktemp("any") / "a.jsonl", content)
     try:
         pairs = read_preferences(path, strict=False)
-    except errors.InvalidDataError:
+    except (errors.InvalidDataError, errors.MissingDependencyError):  # "PAR1" asks for pyarrow
         return
     assert len(pairs) == pairs.report.kept > 0
 
