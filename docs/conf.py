@@ -20,6 +20,7 @@ include_patterns = [
     "benchmarks/README.md",
 ]
 nb_execution_mode = "off"
+suppress_warnings = ["myst.header"]  # exercise cards start at the third level
 nb_ipywidgets_js = {}  # sliders live in JupyterLab; every one has a static twin on the page
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
