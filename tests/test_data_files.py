@@ -74,10 +74,10 @@ def test_a_folder_is_all_its_data_files(tmp_path):
         LINE + b"\n" + LINE,
         LINE + b"\r\n" + LINE + b"\r\n",
         b"\xef\xbb\xbf" + LINE + b"\n" + LINE + b"\n",
-        gzip.compress(LINE + b"\n" + LINE),
+        gzip.compress(LINE + b"\n" + LINE, mtime=0),
         json.dumps([PAIR, PAIR]).encode(),
         b"\xef\xbb\xbf\r\n [" + LINE + b",\r\n" + LINE + b"]\n",
-        gzip.compress(json.dumps([PAIR, PAIR], indent=2).encode()),
+        gzip.compress(json.dumps([PAIR, PAIR], indent=2).encode(), mtime=0),
     ],
 )
 def test_the_kind_of_file_is_told_from_its_content(tmp_path, content):
@@ -129,7 +129,7 @@ def test_a_bad_line_is_named_and_the_others_are_read(tmp_path, bad, reason):
         (b"\xef\xbb\xbf\n \n", errors.EmptyDataError, "nothing to learn from"),
         (b"[]", errors.EmptyDataError, "0 rows"),
         (json.dumps(PAIR).encode("utf-16"), errors.InvalidDataError, "UTF-16"),
-        (gzip.compress(LINE)[:-12], errors.InvalidDataError, "gzipped, but cut off"),
+        (gzip.compress(LINE, mtime=0)[:-12], errors.InvalidDataError, "gzipped, but cut off"),
         (b"\x1f\x8b" + b"junk" * 10, errors.InvalidDataError, "gzipped, but cut off or corrupt"),
         (b"PAR1 and junk", errors.InvalidDataError, "no sound parquet"),
         (b'[{"a": 1}, {"a": ]', errors.InvalidDataError, "line 1: not JSON"),
