@@ -262,6 +262,9 @@ class PolicySystem:
         chain = self.chain.T.tocsr() if transpose else self.chain
         gamma, order = self.discount, 1 if transpose else np.inf
         operator = LinearOperator(chain.shape, lambda x: x - gamma * (chain @ x), dtype=float)
+        # States that keep to themselves have a small diagonal; scaling by it keeps BiCGStab alive.
+        inverse = 1.0 / (1.0 - gamma * chain.diagonal())
+        scale = LinearOperator(chain.shape, lambda x: inverse * x, dtype=float)
         # x can be 1 / (1 - gamma) times as large as b, and its rounding shows in the residual.
         tolerance = max(tolerance, 8 * np.finfo(float).eps / (1.0 - gamma))
         goal = tolerance * max(np.linalg.norm(b, order), np.finfo(float).tiny)
@@ -273,9 +276,12 @@ class PolicySystem:
             if size <= goal:
                 return x
             wanted = 0.3 * goal / size
-            step, _ = bicgstab(operator, residual, rtol=max(wanted, 1e-10), maxiter=2_000)
+            step, _ = bicgstab(
+                operator, residual, rtol=max(wanted, 1e-10), maxiter=2_000, M=scale
+            )
             improved = x + step
-            if np.linalg.norm(b - operator @ improved, order) >= size:
+            # BiCGStab lowers the 2-norm; a single state's residual may rise on the way.
+            if np.linalg.norm(b - operator @ improved) >= np.linalg.norm(residual):
                 break  # rounding or breakdown: let the direct solver have it
             x = improved
         return self._factors.solve(b, trans="T" if transpose else "N")
