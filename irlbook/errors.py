@@ -177,6 +177,10 @@ class FlatLossWarning(UserWarning):
     """The loss does not move; training goes on, but look at the causes."""
 
 
+class UnusedWeightsWarning(UserWarning):
+    """A checkpoint holds weights that the model has no place for."""
+
+
 class ResponseError(IrlbookError, ValueError):
     """A prompt or a response is empty, or cannot have come from this model."""
 

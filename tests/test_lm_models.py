@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -23,6 +24,7 @@ from irlbook.errors import (
     TokenizerError,
     UnsafeWeightsError,
     UnsupportedModelError,
+    UnusedWeightsWarning,
 )
 from irlbook.lm import models
 from irlbook.lm.logprobs import collate, token_logps
@@ -109,9 +111,51 @@ def test_round_trip_scores_the_same_here_and_in_transformers(kind, tokenizer, tm
     assert not any(file.name.startswith(".") for file in folder.parent.iterdir())
 
 
-def test_loading_and_saving_print_nothing(saved, tokenizer, tmp_path, capfd):
-    save(load_lm(saved)[0], tokenizer, tmp_path / "lm")
+@pytest.mark.parametrize("tied", [True, False])
+def test_loading_and_saving_print_nothing(tied, tokenizer, tmp_path, capfd):
+    """A reward model's new head is meant to be missing, and the old head to be left."""
+    save(tiny_lm(tokenizer, hidden=16, tied=tied), tokenizer, tmp_path / "start")
+    save(load_lm(tmp_path / "start")[0], tokenizer, tmp_path / "lm")
+    reward, _ = load_reward_model(tmp_path / "lm", new_head=True)
+    load_reward_model(save(reward, tokenizer, tmp_path / "rm"))
     assert capfd.readouterr() == ("", "")
+
+
+def changed_weights(saved, folder, change):
+    """A copy of a saved model with its weights changed in place by `change`."""
+    shutil.copytree(saved, folder)
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_weights_that_do_not_fill_the_model_are_named(saved, tmp_path):
+    """transformers would go on with random numbers and print a table."""
+    norm = "model.layers.1.input_layernorm.weight"
+    missing = changed_weights(saved, tmp_path / "a", lambda w: w.pop(norm))
+    narrow = changed_weights(saved, tmp_path / "b", lambda w: w.update({norm: torch.ones(8)}))
+    for folder, words in ((missing, "missing"), (narrow, "8.*16")):
+        for load in (load_lm, lambda folder: load_reward_model(folder, new_head=True)):
+            with pytest.raises(UnsupportedModelError, match=rf"layers\.1\.input.*{words}"):
+                load(folder)
+    more = changed_weights(saved, tmp_path / "c", lambda w: w.update(extra=torch.ones(2)))
+    with pytest.warns(UnusedWeightsWarning, match="no place for.*extra"):
+        load_lm(more)
+
+
+def test_a_head_of_another_size_is_replaced_only_when_asked(saved, tmp_path):
+    reward, tokenizer = load_reward_model(saved, new_head=True)
+    folder = save(reward, tokenizer, tmp_path / "rm")
+    wide = changed_weights(
+        folder, tmp_path / "wide", lambda w: w.update({"score.weight": torch.ones(3, 16)})
+    )
+    assert load_reward_model(wide, new_head=True)[0].score.weight.shape == (1, 16)
+    with pytest.raises(UnsupportedModelError, match=r"score\.weight"):
+        load_reward_model(wide)
+    headless = changed_weights(folder, tmp_path / "less", lambda w: w.pop("score.weight"))
+    with pytest.raises(UnsupportedModelError, match=r"score\.weight \(missing"):
+        load_reward_model(headless)
 
 
 def test_dtype_is_the_one_asked_for(saved):

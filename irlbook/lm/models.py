@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ from irlbook.errors import (
     TokenizerError,
     UnsafeWeightsError,
     UnsupportedModelError,
+    UnusedWeightsWarning,
 )
 
 KINDS: dict[str, tuple[Any, Any]] = {
@@ -47,6 +49,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
 }
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
 REWARD_HEADS = ("ForSequenceClassification",)
+NEW_HEAD, OLD_HEADS = ("score.",), ("lm_head.", "embed_out.")
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 MODEL_FILES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".md")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -124,7 +127,8 @@ def load_lm(
     Raises:
         ModelNotFoundError: nothing there, or it cannot be fetched.
         UnsafeWeightsError: the weights are pickles.
-        UnsupportedModelError: not a causal language model, or an architecture of its own code.
+        UnsupportedModelError: not a causal language model, or an architecture of its own code, or
+            some of its weights are missing or of another size.
         TokenizerError: the tokenizer has more tokens than the model has embeddings.
         MissingDependencyError: an adapter, and peft is not installed.
     """
@@ -133,7 +137,7 @@ def load_lm(
     if isinstance(source, Path) and (source / "adapter_config.json").is_file():
         return _load_adapter(source, device, dtype, offline)
     _check_head(source, CAUSAL_HEADS, "a causal language model", options)
-    model = _from_pretrained(AutoModelForCausalLM, source, {"dtype": dtype, **options})
+    model = _load_weights(AutoModelForCausalLM, source, {"dtype": dtype, **options})
     tokenizer = load_tokenizer(source, revision=revision, offline=offline)
     check_fit(model, tokenizer)
     return model.to(device).eval(), tokenizer
@@ -158,7 +162,8 @@ def load_reward_model(
 
     Raises:
         As :func:`load_lm`; UnsupportedModelError also when a language model is given without
-        `new_head`: its head would be random, and its scores noise.
+        `new_head`: its head would be random, and its scores noise. With `new_head` a head of
+        another size is replaced.
     """
     source = _source(name_or_path)
     options = {"revision": revision, "local_files_only": offline}
@@ -172,8 +177,11 @@ def load_reward_model(
     tokenizer = load_tokenizer(source, revision=revision, offline=offline)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _from_pretrained(
-            AutoModelForSequenceClassification, source, {"dtype": dtype, "num_labels": 1, **options}
+        model = _load_weights(
+            AutoModelForSequenceClassification,
+            source,
+            {"dtype": dtype, "num_labels": 1, **options},
+            new_head,
         )
     # The transformers head reads the last token that is not a pad; None refuses batches.
     if new_head:
@@ -356,14 +364,59 @@ def _tokenizer_loader(source: Path | str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars: small models, many notebooks."""
+    """Without transformers' progress bars and load reports (`_load_weights` reads those)."""
     shown = logging.is_progress_bar_enabled()
+    reporter = logging.get_logger("transformers.modeling_utils")
+    level = reporter.level
     logging.disable_progress_bar()
+    reporter.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        reporter.setLevel(level)
         if shown:
             logging.enable_progress_bar()
+
+
+def _load_weights(loader: Any, source: Path | str, options: dict, new_head: bool = False) -> Any:
+    """A model whose weights all come from `source`, save a head that is new on purpose.
+
+    transformers fills what is missing with random numbers and prints a table. Here the table is
+    kept for the cases that are wrong, and is an error or a warning.
+
+    Raises:
+        UnsupportedModelError: weights are missing, or have another size than the model's.
+
+    Warns:
+        UnusedWeightsWarning: the file holds weights that the model has no place for.
+    """
+    options = options | {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, found = _from_pretrained(loader, source, options)
+    wrong = {f"{name} (missing)" for name in found["missing_keys"]}
+    wrong |= {f"{name} ({a} for {b})" for name, a, b in found["mismatched_keys"]}
+    wrong = {name for name in wrong if not (new_head and name.startswith(NEW_HEAD))}
+    if wrong:
+        raise UnsupportedModelError(
+            f"the weights of {source} do not fill a {type(model).__name__}: {_some(wrong)}. The "
+            "rest would be random numbers. Fetch or save the model again; config.json and "
+            "weights must come from one model."
+        )
+    unused = set(found["unexpected_keys"])
+    unused = {name for name in unused if not (new_head and name.startswith(OLD_HEADS))}
+    if unused:
+        warnings.warn(
+            f"{source} holds weights that a {type(model).__name__} has no place for, and they are "
+            f"left out: {_some(unused)}. If they are not the head of another task, config.json "
+            "describes another model.",
+            UnusedWeightsWarning,
+            stacklevel=3,
+        )
+    return model
+
+
+def _some(names: set[str], most: int = 4) -> str:
+    shown = ", ".join(sorted(names)[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def _from_pretrained(loader: Any, source: Path | str, options: dict) -> Any:
