@@ -209,6 +209,10 @@ class SamplingError(IrlbookError, ValueError):
     """The settings of a sampler make no distribution, or not one that a loss can score."""
 
 
+class RewardError(IrlbookError, ValueError):
+    """A reward function raised, or did not give one finite number for each response."""
+
+
 class UnknownPromptError(IrlbookError, ValueError):
     """A text is not one of the prompts of this text world."""
 
@@ -244,3 +248,19 @@ class DataNotFoundError(IrlbookError, FileNotFoundError):
 
 class FolderInUseError(IrlbookError, FileExistsError):
     """A folder to save in holds something that would be lost."""
+
+
+class CollapsedRewardError(IrlbookError, RuntimeError):
+    """A learned reward is the same everywhere although model and expert behave differently."""
+
+
+class InvalidPreferencesError(IrlbookError, ValueError):
+    """Comparisons are malformed; the message names their rows."""
+
+
+class UnidentifiedRewardError(IrlbookError, ValueError):
+    """The comparisons leave the reward free: the graph falls apart, or features never differ."""
+
+
+class SeparablePreferencesError(IrlbookError, ValueError):
+    """Somebody wins every comparison: the maximum likelihood is at infinity."""
