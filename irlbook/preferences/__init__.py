@@ -1,0 +1,1 @@
+"""Rewards from choices: which reward makes the comparisons that we saw likely?"""
