@@ -198,8 +198,9 @@ def _train(
     **options: Any,
 ) -> None:
     """Run one pipeline with the options that all of them share."""
+    from irlbook.distributed import is_main_process
     from irlbook.posttraining import pipeline
-    from irlbook.training import TrainingConfig, is_main_process
+    from irlbook.training import TrainingConfig
 
     names = ("model", "data", "held_out", "max_length", "revision", "lora")
     source = {name: settings.pop(name) for name in names}

@@ -6,47 +6,33 @@ losses' gradients, divides once by the number of examples, and moves the weights
 cut, and over how many processes, changes nothing but rounding.
 
 Everything that is random follows from (seed, step). So a run that was killed goes on from its last
-checkpoint to the same numbers, and a checkpoint needs to hold no more than weights, the optimiser's
-moments and a step number: no pickle.
-
-    out/metrics.csv              a row a step
-    out/reference.safetensors    log-probabilities of the reference, computed once
-    out/checkpoints/step-000200  weights, moments, state.json; written aside, then renamed
+checkpoint (`irlbook.checkpoints`) to the same numbers.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
 import math
 import os
-import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from irlbook import distributed
+from irlbook.checkpoints import Metrics, Run, fingerprint
 from irlbook.errors import (
-    CheckpointError,
-    DeviceUnavailableError,
     DivergedTrainingError,
     FlatLossWarning,
     InvalidHyperparameterError,
     ResponseError,
-    ResumeMismatchError,
     ShapeError,
 )
 from irlbook.lm.logprobs import Group, Tree, collate, sequence_logps
@@ -71,9 +57,7 @@ class TrainingConfig:
     dropout: bool = False  # keep the model's dropout; refused beside a reference
     seed: int = 0  # order of the examples, dropout
     device: Literal["cpu", "cuda"] = "cpu"  # never chosen silently
-    precision: Literal["float32", "bfloat16"] = (
-        "float32"  # bfloat16 is autocast; weights keep theirs
-    )
+    precision: Literal["float32", "bfloat16"] = "float32"  # of autocast; weights keep theirs
     shard: bool = False  # split weights and moments over the processes (FSDP2) instead of copying
     checkpoint_every: int = 200  # steps; the end of a run is always kept
     keep: int = 2  # checkpoints on disk
@@ -102,10 +86,11 @@ class TrainingConfig:
                 f"precision is {self.precision!r}; use float32 or bfloat16."
             )
 
-
-# Settings that change memory, speed or reports, not the numbers: a run may be resumed with others.
-FREE = {"max_tokens", "device", "checkpoint_every", "keep", "evaluate_every", "patience"}
-FREE |= {"progress", "tensorboard", "shard"}
+    def settings(self) -> dict[str, Any]:
+        """What changes the numbers of a run: not memory, speed, and how often it reports."""
+        free = {"max_tokens", "device", "checkpoint_every", "keep", "evaluate_every", "patience"}
+        free |= {"progress", "tensorboard", "shard"}
+        return {name: value for name, value in asdict(self).items() if name not in free}
 
 
 @dataclass(frozen=True)
@@ -203,131 +188,120 @@ def train(
         CheckpointError: the disk is full, or a checkpoint is unreadable.
         DeviceUnavailableError, InvalidHyperparameterError, ResponseError.
     """
-    config = config or TrainingConfig()
-    extra = dict(extra or {})
+    config, extra = config or TrainingConfig(), dict(extra or {})
     _check(groups, objective, config, extra)
     steps = schedule(groups, config)
-    fingerprint = _fingerprint(scorer, groups, objective, config, extra)
+    identity = fingerprint(scorer, groups, objective.name, config.settings(), extra)
 
-    accelerator = _accelerator(config)
+    accelerator = distributed.accelerator(config.device, config.precision)
     scorer.train()
     if not config.dropout:
         disable_dropout(scorer)
     if config.shard:
-        shard(scorer.to(accelerator.device), config.precision)
-    trained = [p for p in scorer.parameters() if p.requires_grad]
-    if not trained:
-        raise InvalidHyperparameterError("no parameter of the model requires a gradient.")
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in trained if p.ndim >= 2]},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-        fused=accelerator.device.type == "cuda",
-    )
-    original = scorer
+        distributed.shard(scorer.to(accelerator.device), config.precision)
+    wrapped, optimizer = scorer, _adamw(scorer, config, accelerator.device)
     if not config.shard:
-        scorer, optimizer = accelerator.prepare(scorer, optimizer)
-    run = _Run(
-        Path(out) if out is not None else None, fingerprint, accelerator, original, optimizer
-    )
-    bar = metrics = None
-    try:
+        wrapped, optimizer = accelerator.prepare(scorer, optimizer)
+    run = Run(out, identity, accelerator, scorer, optimizer)
+    with ExitStack() as at_end:
+        at_end.callback(scorer.eval)
+        at_end.callback(optimizer.zero_grad)
+        if not config.shard:
+            at_end.callback(accelerator.unwrap_model, wrapped, keep_fp32_wrapper=False)
         first = run.open(resume)
         if objective.needs_reference:
             reference = run.reference(
-                reference, lambda: score(scorer, groups, objective.responses, config, pad_id)
+                reference, lambda: score(wrapped, groups, objective.responses, config, pad_id)
             )
-            if reference.shape != (len(groups), objective.responses):
-                raise ShapeError(
-                    f"the reference has shape {tuple(reference.shape)}; expected one number a "
-                    f"response, {(len(groups), objective.responses)}."
-                )
+            _check_reference(reference, groups, objective)
         make_batch = _BatchMaker(groups, extra, reference, pad_id, accelerator.device)
-        result = TrainingResult(steps=len(steps), reference=reference)
-        metrics = _Metrics(run.folder, first, config, accelerator.is_main_process)
-        result.history = metrics.kept
+        reports = _Reports(run, first, len(steps), objective, config)
+        at_end.callback(reports.close)
         if evaluate is not None and first == 0:
-            result.history.append({"step": 0, **evaluate()})
-            metrics.write(result.history[0])
-        bar = _bar(len(steps), first, config, accelerator)
-        flat = 0
+            reports.add({"step": 0, **evaluate()})
         for step in range(first, len(steps)):
             began = time.perf_counter()
-            examples = steps[step]
-            rate = learning_rate(step, len(steps), config)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            rows = same_prompt(groups, examples, config.share_prompts)
-            parts = micro_batches(
-                rows, _row_sizes(rows, groups), config.max_tokens, accelerator.process_index,
-                accelerator.num_processes,
-            )  # fmt: skip
-            with torch.random.fork_rng(enabled=config.dropout):
-                if config.dropout:
-                    torch.manual_seed(_mix(config.seed, step, accelerator.process_index))
-                shared = None
-                if objective.prepare is not None:
-                    total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
-                    for part, weight in parts:
-                        batch = make_batch(part)
-                        with torch.no_grad():
-                            prepared = objective.prepare(scorer(batch.tree), batch)
-                        total = total + weight * prepared.sum()
-                    shared = accelerator.reduce(total, "sum") / len(examples)
-                sums: dict[str, Tensor] = {}
-                tokens, seen = 0, []
-                for k, (part, weight) in enumerate(parts):
-                    batch = make_batch(part, shared)
-                    late = k + 1 == len(parts)  # gradients of all processes meet in the last one
-                    if config.shard:
-                        scorer.set_requires_gradient_sync(late)
-                    with nullcontext() if late or config.shard else accelerator.no_sync(scorer):
-                        values = objective.values(scorer(batch.tree), batch)
-                        loss = weight * values["loss"].sum() / len(examples)
-                        # Wrappers average over processes; the loss is a sum over them.
-                        accelerator.backward(loss * accelerator.num_processes)
-                    for name, value in values.items():
-                        sums[name] = sums.get(name, 0) + weight * value.detach().sum()
-                    tokens += weight * int(_row_sizes(part, groups).sum())
-                    seen.append((batch.examples.tolist(), values["loss"].detach()))
-            norm = _whole(nn.utils.clip_grad_norm_(trained, config.max_grad_norm))
-            stacked = torch.stack([v.double() for v in sums.values()])
-            means = (accelerator.reduce(stacked, "sum") / len(examples)).tolist()
-            row = dict(zip(sums, means, strict=True)) | {"grad_norm": float(norm)}
+            rows = same_prompt(groups, steps[step], config.share_prompts)
+            sizes = _row_sizes(rows, groups)
+            rank, processes = accelerator.process_index, accelerator.num_processes
+            parts = micro_batches(rows, sizes, config.max_tokens, rank, processes)
+            with _dropout(config, step, rank):
+                row, losses = accumulate(
+                    wrapped, accelerator, objective, parts, make_batch, len(steps[step])
+                )
+            norm = nn.utils.clip_grad_norm_(scorer.parameters(), config.max_grad_norm)
+            row = {"step": step + 1, **row, "grad_norm": float(distributed.whole(norm))}
             if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
-                raise DivergedTrainingError(_diverged(step, row, seen, run.latest()))
+                raise DivergedTrainingError(_diverged(row, losses, run.latest()))
+            row["learning_rate"] = learning_rate(step, len(steps), config)
+            for group in optimizer.param_groups:
+                group["lr"] = row["learning_rate"]
             optimizer.step()
             optimizer.zero_grad()
 
-            stuck = objective.start is not None and abs(row["loss"] - objective.start) < 1e-5
-            flat = flat + 1 if stuck or row["grad_norm"] == 0 else 0
-            if flat == max(1, config.patience) + math.ceil(config.warmup * len(steps)):
-                warnings.warn(_flat(objective, row, flat), FlatLossWarning, stacklevel=2)
+            row["tokens_per_second"] = int(sizes.sum()) / (time.perf_counter() - began)
             done = step + 1 == len(steps)
-            row = {"step": step + 1, **row, "learning_rate": rate}
-            tokens *= accelerator.num_processes
-            row["tokens_per_second"] = tokens / (time.perf_counter() - began)
             if evaluate is not None and (done or (step + 1) % config.evaluate_every == 0):
                 row |= evaluate()
-            metrics.write(row)
-            result.history.append(row)
-            bar.update()
-            bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+            reports.add(row)
             if done or (step + 1) % config.checkpoint_every == 0:
                 run.save(step + 1, config.keep)
-        return result
-    finally:
-        for thing in (bar, metrics):
-            if thing is not None:
-                thing.close()
-        optimizer.zero_grad()
-        if not config.shard:
-            accelerator.unwrap_model(scorer, keep_fp32_wrapper=False)
-        original.eval()
+        return TrainingResult(reports.rows, len(steps), reference)
+
+
+def accumulate(
+    scorer: nn.Module,
+    accelerator: Any,
+    objective: Objective,
+    parts: Sequence[tuple[list[list[int]], int]],
+    make_batch: Callable[..., Batch],
+    examples: int,
+) -> tuple[dict[str, float], list[tuple[Tensor, Tensor]]]:
+    """Add up the gradients of one step's mean loss, a micro-batch at a time.
+
+    Args:
+        parts: this process's micro-batches, with weights 0 or 1, from `micro_batches`.
+        examples: of the whole step, over all processes: what every sum is divided by.
+
+    Returns:
+        The means of loss and metrics over the step's examples, and (examples, losses) of each
+        micro-batch of this process.
+    """
+    shared = _prepare(scorer, objective, parts, make_batch)
+    if shared is not None:
+        shared = accelerator.reduce(shared, "sum") / examples
+    sums: dict[str, Tensor] = {}
+    seen: list[tuple[Tensor, Tensor]] = []
+    for k, (rows, weight) in enumerate(parts):
+        batch = make_batch(rows, shared)
+        with distributed.gradients_meet(accelerator, scorer, last=k + 1 == len(parts)):
+            values = objective.values(scorer(batch.tree), batch)
+            loss = weight * values["loss"].sum() / examples
+            # Wrappers average over processes; the loss is a sum over them.
+            accelerator.backward(loss * accelerator.num_processes)
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0) + weight * value.detach().sum()
+        seen.append((batch.examples, values["loss"].detach()))
+    stacked = torch.stack([value.double() for value in sums.values()])
+    means = accelerator.reduce(stacked, "sum") / examples
+    return dict(zip(sums, means.tolist(), strict=True)), seen
+
+
+def _prepare(
+    scorer: nn.Module,
+    objective: Objective,
+    parts: Sequence[tuple[list[list[int]], int]],
+    make_batch: Callable[..., Batch],
+) -> Tensor | None:
+    """What `objective.prepare` gives, summed over this process's share of a step."""
+    if objective.prepare is None:
+        return None
+    total = 0.0
+    with torch.no_grad():
+        for rows, weight in parts:
+            batch = make_batch(rows)
+            total = total + weight * objective.prepare(scorer(batch.tree), batch).double().sum()
+    return total
 
 
 @torch.no_grad()
@@ -351,13 +325,8 @@ def score(
     state = PartialState(cpu=config.device == "cpu")
     device = next(scorer.parameters()).device
     rows = [[i] for i in range(len(groups))]
-    parts = micro_batches(
-        rows,
-        _row_sizes(rows, groups),
-        config.max_tokens,
-        state.process_index,
-        state.num_processes,
-    )
+    sizes = _row_sizes(rows, groups)
+    parts = micro_batches(rows, sizes, config.max_tokens, state.process_index, state.num_processes)
     found = None
     for alone, weight in parts:
         part = [i for row in alone for i in row]
@@ -393,24 +362,18 @@ def evaluate_objective(
         device = next(scorer.parameters()).device
         make_batch = _BatchMaker(groups, extra or {}, reference, pad_id, device)
         sizes = _row_sizes(rows, groups)
-        parts = [part for part, _ in micro_batches(rows, sizes, config.max_tokens)]
-        shared = None
-        if objective.prepare is not None:
-            batches = map(make_batch, parts)
-            shared = sum(objective.prepare(scorer(b.tree), b).sum() for b in batches) / len(groups)
+        parts = micro_batches(rows, sizes, config.max_tokens)
+        shared = _prepare(scorer, objective, parts, make_batch)
+        if shared is not None:
+            shared = shared / len(groups)
         sums: dict[str, float] = {}
-        for part in parts:
+        for part, _ in parts:
             batch = make_batch(part, shared)
             for name, value in objective.values(scorer(batch.tree), batch).items():
                 sums[name] = sums.get(name, 0.0) + float(value.sum())
         return {prefix + name: total / len(groups) for name, total in sums.items()}
 
     return evaluate
-
-
-def is_main_process() -> bool:
-    """Whether this process prints and saves; true where there is only one."""
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def per_response(scores: Tensor, tree: Tree) -> Tensor:
@@ -521,6 +484,9 @@ def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
     return config.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)
 
 
+# Parts of the loop --------------------------------------------------------------------------------
+
+
 def disable_dropout(model: nn.Module) -> None:
     """Set every dropout of a model to 0, those kept as plain numbers in its attention too.
 
@@ -532,37 +498,30 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-def shard(scorer: nn.Module, precision: str = "float32") -> None:
-    """Split a model's weights over the processes, a decoder layer at a time (FSDP2), in place.
-
-    accelerate's own FSDP does not run on the CPU; PyTorch's does, on the same weights.
-    """
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-    options = {}
-    if precision == "bfloat16":
-        options["mp_policy"] = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32
-        )
-    for module in scorer.modules():
-        if isinstance(module, nn.ModuleList) and len(module):
-            for layer in module:
-                fully_shard(layer, **options)
-    fully_shard(scorer, **options)
+def _adamw(scorer: nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW on what requires a gradient; only matrices decay (Loshchilov and Hutter 2019)."""
+    trained = [p for p in scorer.parameters() if p.requires_grad]
+    if not trained:
+        raise InvalidHyperparameterError("no parameter of the model requires a gradient.")
+    matrices = [p for p in trained if p.ndim >= 2]
+    others = [p for p in trained if p.ndim < 2]
+    return torch.optim.AdamW(
+        [{"params": matrices}, {"params": others, "weight_decay": 0.0}],
+        lr=config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=device.type == "cuda",
+    )
 
 
-def unshard(scorer: nn.Module) -> None:
-    """Put whole weights back, to be saved; all processes must call this. Not to be run again."""
-    whole: dict[nn.Parameter, nn.Parameter] = {}  # tied weights stay tied
-    for module in scorer.modules():
-        if hasattr(module, "reshard"):
-            module.reshard()  # an evaluation leaves the root gathered, and saving would undo it
-    for module in scorer.modules():
-        for name, p in module._parameters.items():
-            if p is not None and hasattr(p, "full_tensor"):
-                if p not in whole:
-                    whole[p] = nn.Parameter(p.detach().full_tensor(), p.requires_grad)
-                module._parameters[name] = whole[p]
+@contextmanager
+def _dropout(config: TrainingConfig, step: int, rank: int) -> Iterator[None]:
+    """Dropout that follows from (seed, step, process), and leaves the global generator alone."""
+    with torch.random.fork_rng(enabled=config.dropout):
+        if config.dropout:
+            key = np.random.SeedSequence((config.seed, step, rank)).generate_state(1, np.uint64)
+            torch.manual_seed(int(key[0] >> 1))
+        yield
 
 
 class _BatchMaker:
@@ -593,209 +552,41 @@ class _BatchMaker:
         )
 
 
-# What stays on disk ------------------------------------------------------------------------------
-
-
-class _Run:
-    """The run's folder: checkpoints that are whole or absent, and the reference."""
+class _Reports:
+    """The history, metrics.csv, the bar, and a warning where the loss does not move."""
 
     def __init__(
-        self,
-        folder: Path | None,
-        fingerprint: dict[str, Any],
-        accelerator: Any,
-        scorer: nn.Module,
-        optimizer: Any,
+        self, run: Run, first: int, steps: int, objective: Objective, config: TrainingConfig
     ) -> None:
-        self.folder, self.fingerprint, self.accelerator = folder, fingerprint, accelerator
-        self.named = [(name, p) for name, p in scorer.named_parameters() if p.requires_grad]
-        self.state = optimizer.state
-        self.fused = accelerator.device.type == "cuda"
+        from tqdm import tqdm
 
-    def open(self, resume: bool) -> int:
-        """Load the last checkpoint, if there is one; the number of steps that are done."""
-        if self.folder is None:
-            return 0
-        if self.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for left in (self.folder / "checkpoints").glob(".step-*"):
-                shutil.rmtree(left, ignore_errors=True)  # a save that was killed
-            if not resume:
-                shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-                (self.folder / "metrics.csv").unlink(missing_ok=True)
-        self.accelerator.wait_for_everyone()
-        last = self.latest()
-        return 0 if last is None else self._load(last)
+        main = distributed.is_main_process()
+        self.objective = objective
+        self.metrics = Metrics(run.folder if main else None, first, config.tensorboard)
+        self.rows = self.metrics.kept
+        hidden = None if config.progress and main else True  # None: where there is no terminal
+        self.bar = tqdm(total=steps, initial=first, disable=hidden, file=sys.stderr, unit="step")
+        self.flat, self.patience = 0, max(1, config.patience) + math.ceil(config.warmup * steps)
 
-    def latest(self) -> Path | None:
-        """The newest whole checkpoint."""
-        if self.folder is None:
-            return None
-        return max((self.folder / "checkpoints").glob("step-*"), default=None)
-
-    def reference(self, given: Tensor | None, compute: Callable[[], Tensor]) -> Tensor:
-        """The reference's log-probabilities: given, or kept by this run, or computed now."""
-        if given is not None:
-            return given.detach().cpu()
-        if self.folder is None:
-            return compute()
-        path = self.folder / "reference.safetensors"
-        if self.latest() is None:
-            found = compute()
-            if self.accelerator.is_main_process:
-                write_whole(path, lambda to: save_file({"logps": found.contiguous()}, to))
-            return found
-        try:
-            return load_file(path)["logps"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise CheckpointError(
-                f"{path} is missing or broken, and the policy has moved on from the reference, so "
-                "it cannot be computed again. Start over with resume=False."
-            ) from error
-
-    def save(self, step: int, keep: int) -> None:
-        """Write a checkpoint beside the others, then name it; drop those beyond `keep`."""
-        if self.folder is None:
-            return
-        weights = {name: _whole(p) for name, p in self.named}
-        moments = {
-            f"{key}:{name}": _whole(self.state[p][key])
-            for name, p in self.named
-            for key in ("exp_avg", "exp_avg_sq")
-            if p in self.state
-        }
-        if self.accelerator.is_main_process:
-            final = self.folder / "checkpoints" / f"step-{step:08d}"
-            aside = final.with_name(f".{final.name}")
-            try:
-                aside.mkdir(parents=True)
-                save_file(weights, aside / "weights.safetensors")
-                save_file(moments, aside / "moments.safetensors")
-                state = {"step": step, **self.fingerprint}
-                (aside / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-                for path in aside.iterdir():
-                    with open(path, "rb+") as file:
-                        os.fsync(file.fileno())
-                os.rename(aside, final)
-            except (OSError, SafetensorError) as error:
-                shutil.rmtree(aside, ignore_errors=True)
-                raise CheckpointError(
-                    f"checkpoint {final} could not be written: {error}. Earlier checkpoints and "
-                    "the metrics are whole: make room, then run the same again to go on from them."
-                ) from error
-            for old in sorted(final.parent.glob("step-*"))[:-keep]:
-                shutil.rmtree(old, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-
-    def _load(self, folder: Path) -> int:
-        try:
-            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            step = state.pop("step")
-            _same_run(folder, state, self.fingerprint)
-            weights = load_file(folder / "weights.safetensors")
-            moments = load_file(folder / "moments.safetensors")
-            for name, p in self.named:
-                p.data.copy_(_like(weights.pop(name), p))
-                self.state[p] = {
-                    "step": torch.tensor(float(step), device=p.device if self.fused else "cpu"),
-                    "exp_avg": _like(moments[f"exp_avg:{name}"], p),
-                    "exp_avg_sq": _like(moments[f"exp_avg_sq:{name}"], p),
-                }
-        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-            if isinstance(error, ResumeMismatchError | CheckpointError):
-                raise
-            raise CheckpointError(
-                f"checkpoint {folder} cannot be read: {error}. Remove this folder to go on from "
-                "the one before it."
-            ) from error
-        return step
-
-
-class _Metrics:
-    """metrics.csv, a row a step, and TensorBoard's events. A kill costs one row at most."""
-
-    def __init__(self, folder: Path | None, first: int, config: TrainingConfig, main: bool) -> None:
-        self.path = folder / "metrics.csv" if folder is not None and main else None
-        self.kept: list[dict[str, float]] = []
-        self.columns: list[str] = []
-        self.board = None
-        if self.path is None:
-            return
-        if self.path.exists() and first:
-            self.kept = [row for row in read_metrics(self.path) if row["step"] <= first]
-        self._rewrite(self.kept)
-        if config.tensorboard and find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder), purge_step=first + 1)
-
-    def write(self, row: dict[str, float]) -> None:
-        """Append a row in one write; a new column rewrites the file."""
-        if self.path is None:
-            return
-        if set(row) - set(self.columns):
-            self._rewrite([*read_metrics(self.path), row])
-        else:
-            with open(self.path, "a", encoding="utf-8", newline="") as file:
-                file.write(self._text([row]))
-        if self.board is not None:
-            for name, value in row.items():
-                if name != "step":
-                    self.board.add_scalar(name, value, int(row["step"]))
+    def add(self, row: dict[str, float]) -> None:
+        self.metrics.write(row)
+        self.rows.append(row)
+        if not row["step"]:
+            return  # an evaluation before the first step
+        self.bar.update()
+        self.bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+        start = self.objective.start
+        stuck = row["grad_norm"] == 0 or (start is not None and abs(row["loss"] - start) < 1e-5)
+        self.flat = self.flat + 1 if stuck else 0
+        if self.flat == self.patience:
+            warnings.warn(_flat(self.objective, row, self.flat), FlatLossWarning, stacklevel=3)
 
     def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
-
-    def _rewrite(self, rows: list[dict[str, float]]) -> None:
-        self.columns = list(dict.fromkeys(name for row in rows for name in row)) or ["step"]
-        text = ",".join(self.columns) + "\n" + self._text(rows)
-        write_whole(self.path, lambda to: to.write_text(text, encoding="utf-8"))
-
-    def _text(self, rows: list[dict[str, float]]) -> str:
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, self.columns, restval="", lineterminator="\n")
-        writer.writerows(rows)
-        return buffer.getvalue()
+        self.bar.close()
+        self.metrics.close()
 
 
-def read_metrics(path: Path | str) -> list[dict[str, float]]:
-    """The rows of a metrics.csv; empty cells are left out, and a last row that a kill cut off."""
-    text = Path(path).read_text(encoding="utf-8")
-    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-    found = [{k: float(v) for k, v in row.items() if v not in ("", None)} for row in rows]
-    return [{**row, "step": int(row["step"])} for row in found if "step" in row]
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` write a file beside `path`, then put it in its place: all or nothing."""
-    aside = path.with_name(f".{path.name}.new")
-    try:
-        write(aside)
-        os.replace(aside, path)
-    except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
-        raise CheckpointError(f"{path} could not be written: {error}. Make room first.") from error
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    if hasattr(tensor, "full_tensor"):  # a shard: all processes give their part
-        tensor = tensor.full_tensor()
-    return tensor.cpu().contiguous()
-
-
-def _like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """On the parameter's device, and split as it is."""
-    tensor = tensor.to(parameter.device)
-    if not hasattr(parameter, "full_tensor"):
-        return tensor
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
-
-
-# Checks and reports ------------------------------------------------------------------------------
+# Checks and reports -------------------------------------------------------------------------------
 
 
 def _check(
@@ -826,96 +617,23 @@ def _check(
             raise ShapeError(f"extra[{name!r}] has {len(values)} rows for {len(groups)} examples.")
 
 
-def _accelerator(config: TrainingConfig) -> Any:
-    """A fresh Accelerator on the device that was asked for."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    check_device(config.device)
-    if not torch.distributed.is_initialized():  # another device or precision than last time
-        AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(
-        cpu=config.device == "cpu",
-        mixed_precision="bf16" if config.precision == "bfloat16" else "no",
-    )
-
-
-def check_device(device: str) -> None:
-    """Raise DeviceUnavailableError unless this is "cpu", or "cuda" and there is a GPU."""
-    if device not in ("cpu", "cuda"):
-        raise DeviceUnavailableError(f"device {device!r} is unknown; use cpu or cuda.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DeviceUnavailableError(
-            "a GPU was asked for and PyTorch sees none. Use device cpu, or install a PyTorch built "
-            "for your GPU; `irlbook doctor` shows what it sees."
-        )
-
-
-def _mix(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _fingerprint(
-    scorer: nn.Module,
-    groups: Sequence[Group],
-    objective: Objective,
-    config: TrainingConfig,
-    extra: Mapping[str, Tensor],
-) -> dict[str, Any]:
-    """What two runs must share for one to go on with the other's checkpoint."""
-    digest = hashlib.sha256()
-    for prompt, answers in groups:
-        for ids in (prompt, *answers):
-            digest.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
-    for name in sorted(extra):
-        digest.update(name.encode() + extra[name].detach().cpu().double().numpy().tobytes())
-    settings = {k: v for k, v in asdict(config).items() if k not in FREE}
-    settings = json.loads(json.dumps(settings))
-    start = hashlib.sha256()
-    for name, p in scorer.named_parameters():
-        start.update(
-            f"{name} {tuple(p.shape)} {float(p.detach().sum(dtype=torch.float64)):.4e}".encode()
-        )
-    return {
-        "objective": objective.name,
-        "data": digest.hexdigest()[:16],
-        "start": start.hexdigest()[:16],
-        "config": settings,
-    }
-
-
-def _same_run(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    differ = [
-        f"{name} was {theirs['config'].get(name)!r} and is {value!r}"
-        for name, value in ours["config"].items()
-        if theirs["config"].get(name) != value
-    ]
-    if theirs["objective"] != ours["objective"]:
-        differ.append(f"objective was {theirs['objective']} and is {ours['objective']}")
-    if theirs["data"] != ours["data"]:
-        differ.append("the examples are others")
-    if theirs["start"] != ours["start"]:
-        differ.append("it started from another model")
-    if differ:
-        raise ResumeMismatchError(
-            f"{folder.parent.parent} holds another run: {'; '.join(differ)}. Give another folder, "
-            "or start over with resume=False, which replaces it."
+def _check_reference(reference: Tensor, groups: Sequence[Group], objective: Objective) -> None:
+    if reference.shape != (len(groups), objective.responses):
+        raise ShapeError(
+            f"the reference has shape {tuple(reference.shape)}; expected one number a response, "
+            f"{(len(groups), objective.responses)}."
         )
 
 
 def _diverged(
-    step: int, row: Mapping[str, float], seen: Iterable[tuple[list[int], Tensor]], last: Path | None
+    row: Mapping[str, float], seen: Iterable[tuple[Tensor, Tensor]], last: Path | None
 ) -> str:
-    bad = [
-        i
-        for part, losses in seen
-        for i, value in zip(part, losses.tolist(), strict=True)
-        if not math.isfinite(value)
-    ]
+    pairs = [pair for part in seen for pair in zip(*(t.tolist() for t in part), strict=True)]
+    bad = [i for i, loss in pairs if not math.isfinite(loss)]
     where = f"examples {bad[:8]}" if bad else "the gradient alone"
     kept = f"the last checkpoint is {last}" if last else "there is no checkpoint"
     return (
-        f"step {step + 1}: loss {row['loss']} and gradient norm {row['grad_norm']} because of "
+        f"step {row['step']}: loss {row['loss']} and gradient norm {row['grad_norm']} because of "
         f"{where}. The weights are those before this step, and {kept}. Usual causes: a learning "
         "rate too high; weights in 16 bits; a reference log-probability that is infinite; a broken "
         "row (look at the examples named)."
@@ -931,12 +649,3 @@ def _flat(objective: Objective, row: Mapping[str, float], steps: int) -> str:
         "reference is the policy itself and moves with it; the two responses of each pair are the "
         "same, perhaps only after truncation."
     )
-
-
-def _bar(steps: int, first: int, config: TrainingConfig, accelerator: Any) -> Any:
-    from tqdm import tqdm
-
-    hidden = (
-        None if config.progress and accelerator.is_main_process else True
-    )  # None: if no terminal
-    return tqdm(total=steps, initial=first, disable=hidden, file=sys.stderr, unit="step")

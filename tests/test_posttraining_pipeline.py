@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from irlbook import cli
+from irlbook.checkpoints import read_metrics
 from irlbook.data import (
     Demonstration,
     Preference,
@@ -22,7 +23,7 @@ from irlbook.lm import models
 from irlbook.lm.logprobs import ResponseScorer
 from irlbook.lm.tokenization import end_id, train_tokenizer
 from irlbook.posttraining import dpo, pipeline, reward_model
-from irlbook.training import TrainingConfig, read_metrics
+from irlbook.training import TrainingConfig
 
 TOPICS = ("cafe", "hotel", "film", "phone", "gym", "book", "bus", "park")
 QUIET = {"progress": False, "tensorboard": False}

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_toys import Bigram, random_groups
 
-from irlbook import training
+from irlbook import checkpoints, training
 from irlbook.errors import (
     CheckpointError,
     DeviceUnavailableError,
@@ -335,7 +335,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(name, stop, tmp_path):
     result = train(again, groups, objective, settings, extra=extra, out=tmp_path,
                    evaluate=lambda: {"seen": 1.0})  # fmt: skip
     assert numbers(result.history) == numbers(expected.history)
-    assert numbers(training.read_metrics(tmp_path / "metrics.csv")) == numbers(expected.history)
+    assert numbers(checkpoints.read_metrics(tmp_path / "metrics.csv")) == numbers(expected.history)
     assert torch.equal(again.table, whole.table) and torch.equal(again.shift, whole.shift)
     third = Bigram()
     done = train(third, groups, objective, settings, extra=extra, out=tmp_path)
@@ -347,10 +347,10 @@ KILLED = """
 import os, signal, sys, time, random
 sys.path[:0] = [{tests!r}]
 import torch
-from irlbook import training
+from irlbook import distributed, training
 from irlbook.posttraining import dpo
 from training_toys import Bigram, random_groups
-training._accelerator(training.TrainingConfig())  # import before the forks
+distributed.accelerator("cpu", "float32")  # import before the forks
 torch.set_num_threads(1)
 draw = random.Random(5)
 kills = 0
@@ -390,7 +390,7 @@ def test_kill_9_at_any_moment_changes_no_number(tmp_path):
     settings = config(epochs=10, batch_size=4, learning_rate=1e-3)
     model = Bigram()
     expected = train(model, random_groups(24, 2), dpo.objective(), settings)
-    assert numbers(training.read_metrics(out / "metrics.csv")) == numbers(expected.history)
+    assert numbers(checkpoints.read_metrics(out / "metrics.csv")) == numbers(expected.history)
     assert torch.equal(torch.load(out / "final.pt")["table"], model.table)
     assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-00000060"]
 
@@ -398,7 +398,7 @@ def test_kill_9_at_any_moment_changes_no_number(tmp_path):
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     settings = config(checkpoint_every=3)
     expected = train(Bigram(), PAIRS, dpo.objective(), settings).history
-    real, calls = training.save_file, []
+    real, calls = checkpoints.save_file, []
 
     def full(tensors, path):
         calls.append(path)
@@ -407,7 +407,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         real(tensors, path)
 
-    monkeypatch.setattr(training, "save_file", full)
+    monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(CheckpointError, match="make room"):
         train(Bigram(), PAIRS, dpo.objective(), settings, out=tmp_path)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
@@ -455,10 +455,10 @@ def test_a_broken_checkpoint_is_named(tmp_path):
 def test_metrics_survive_a_cut_row(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step,loss,extra\n1,0.5,\n2,0.25,3\n3,0.1")
-    rows = training.read_metrics(path)
+    rows = checkpoints.read_metrics(path)
     assert rows == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25, "extra": 3.0}]
     path.write_text("")
-    assert training.read_metrics(path) == []
+    assert checkpoints.read_metrics(path) == []
 
 
 def test_tensorboard_gets_the_same_rows(tmp_path):
@@ -484,8 +484,9 @@ import json, os, sys
 sys.path[:0] = [{tests!r}]
 import torch
 torch.set_num_threads(1)
+from irlbook.distributed import unshard
 from irlbook.posttraining import dpo
-from irlbook.training import TrainingConfig, evaluate_objective, train, unshard
+from irlbook.training import TrainingConfig, evaluate_objective, train
 from training_toys import Bigram, random_groups
 found = []
 for loss, max_tokens, shard in {runs}:
@@ -580,7 +581,7 @@ def test_nan_stops_names_the_example_and_spares_the_weights(tmp_path):
     with pytest.raises(DivergedTrainingError, match=r"examples \[5\]") as caught:
         train(model, groups, dpo.objective(), settings, reference=reference, out=tmp_path)
     assert model.table.isfinite().all() and model.table.grad is None
-    rows = training.read_metrics(tmp_path / "metrics.csv")
+    rows = checkpoints.read_metrics(tmp_path / "metrics.csv")
     assert f"step {len(rows) + 1}:" in str(caught.value)
     assert all(math.isfinite(row["loss"]) for row in rows)
 

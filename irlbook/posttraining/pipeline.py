@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from irlbook.checkpoints import write_whole
 from irlbook.data import (
     Demonstration,
     Preference,
@@ -27,6 +28,7 @@ from irlbook.data import (
     read_unpaired,
 )
 from irlbook.data.truncation import LengthReport
+from irlbook.distributed import check_device, is_main_process, unshard
 from irlbook.errors import EmptyDataError, InvalidDataError, InvalidHyperparameterError
 from irlbook.lm import models
 from irlbook.lm.logprobs import Group, ResponseScorer, collate, sequence_logps
@@ -37,13 +39,9 @@ from irlbook.training import (
     Objective,
     TrainingConfig,
     TrainingResult,
-    check_device,
     evaluate_objective,
-    is_main_process,
     score,
     train,
-    unshard,
-    write_whole,
 )
 
 Record = Preference | Demonstration | Unpaired

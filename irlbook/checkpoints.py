@@ -1,0 +1,272 @@
+"""What a run leaves on disk: checkpoints that are whole or absent, metrics, the reference.
+
+    out/metrics.csv              a row a step
+    out/reference.safetensors    log-probabilities of the reference, computed once
+    out/checkpoints/step-000200  weights, moments, state.json; written aside, then renamed
+
+Everything that is random in a run follows from (seed, step). So a checkpoint needs to hold no more
+than weights, the optimiser's moments and a step number, and no pickle.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from irlbook.distributed import split_like, whole
+from irlbook.errors import CheckpointError, ResumeMismatchError
+from irlbook.lm.logprobs import Group
+
+
+class Run:
+    """The run's folder: checkpoints that are whole or absent, and the reference."""
+
+    def __init__(
+        self,
+        folder: Path | str | None,
+        fingerprint: dict[str, Any],
+        accelerator: Any,
+        scorer: nn.Module,
+        optimizer: Any,
+    ) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.fingerprint, self.accelerator = fingerprint, accelerator
+        self.named = [(name, p) for name, p in scorer.named_parameters() if p.requires_grad]
+        self.state = optimizer.state
+        self.fused = accelerator.device.type == "cuda"
+
+    def open(self, resume: bool) -> int:
+        """Load the last checkpoint, if there is one; the number of steps that are done."""
+        if self.folder is None:
+            return 0
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for left in (self.folder / "checkpoints").glob(".step-*"):
+                shutil.rmtree(left, ignore_errors=True)  # a save that was killed
+            if not resume:
+                shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+                (self.folder / "metrics.csv").unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()
+        last = self.latest()
+        return 0 if last is None else self.load(last)
+
+    def latest(self) -> Path | None:
+        """The newest whole checkpoint."""
+        if self.folder is None:
+            return None
+        return max((self.folder / "checkpoints").glob("step-*"), default=None)
+
+    def reference(self, given: Tensor | None, compute: Callable[[], Tensor]) -> Tensor:
+        """The reference's log-probabilities: given, or kept by this run, or computed now."""
+        if given is not None:
+            return given.detach().cpu()
+        if self.folder is None:
+            return compute()
+        path = self.folder / "reference.safetensors"
+        if self.latest() is None:
+            found = compute()
+            if self.accelerator.is_main_process:
+                write_whole(path, lambda to: save_file({"logps": found.contiguous()}, to))
+            return found
+        try:
+            return load_file(path)["logps"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise CheckpointError(
+                f"{path} is missing or broken, and the policy has moved on from the reference, so "
+                "it cannot be computed again. Start over with resume=False."
+            ) from error
+
+    def save(self, step: int, keep: int) -> None:
+        """Write a checkpoint beside the others, then name it; drop those beyond `keep`."""
+        if self.folder is None:
+            return
+        weights = {name: whole(p) for name, p in self.named}
+        moments = {
+            f"{key}:{name}": whole(self.state[p][key])
+            for name, p in self.named
+            for key in ("exp_avg", "exp_avg_sq")
+            if p in self.state
+        }
+        if self.accelerator.is_main_process:
+            final = self.folder / "checkpoints" / f"step-{step:08d}"
+            aside = final.with_name(f".{final.name}")
+            try:
+                aside.mkdir(parents=True)
+                save_file(weights, aside / "weights.safetensors")
+                save_file(moments, aside / "moments.safetensors")
+                state = {"step": step, **self.fingerprint}
+                (aside / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+                for path in aside.iterdir():
+                    with open(path, "rb+") as file:
+                        os.fsync(file.fileno())
+                os.rename(aside, final)
+            except (OSError, SafetensorError) as error:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise CheckpointError(
+                    f"checkpoint {final} could not be written: {error}. Earlier checkpoints and "
+                    "the metrics are whole: make room, then run the same again to go on from them."
+                ) from error
+            for old in sorted(final.parent.glob("step-*"))[:-keep]:
+                shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def load(self, folder: Path) -> int:
+        """Put a checkpoint's weights and moments in place; the number of steps that are done."""
+        try:
+            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            step = state.pop("step")
+            _check_same(folder, state, self.fingerprint)
+            weights = load_file(folder / "weights.safetensors")
+            moments = load_file(folder / "moments.safetensors")
+            for name, p in self.named:
+                p.data.copy_(split_like(weights.pop(name), p))
+                self.state[p] = {
+                    "step": torch.tensor(float(step), device=p.device if self.fused else "cpu"),
+                    "exp_avg": split_like(moments[f"exp_avg:{name}"], p),
+                    "exp_avg_sq": split_like(moments[f"exp_avg_sq:{name}"], p),
+                }
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            if isinstance(error, ResumeMismatchError | CheckpointError):
+                raise
+            raise CheckpointError(
+                f"checkpoint {folder} cannot be read: {error}. Remove this folder to go on from "
+                "the one before it."
+            ) from error
+        return step
+
+
+class Metrics:
+    """metrics.csv, a row a step, and TensorBoard's events. A kill costs one row at most."""
+
+    def __init__(self, folder: Path | None, first: int, tensorboard: bool) -> None:
+        """
+        Args:
+            folder: None keeps nothing.
+            first: steps that are done; rows after them are of a run that was killed, and go.
+        """
+        self.path = None if folder is None else folder / "metrics.csv"
+        self.kept: list[dict[str, float]] = []
+        self.columns: list[str] = []
+        self.board = None
+        if self.path is None:
+            return
+        if self.path.exists() and first:
+            self.kept = [row for row in read_metrics(self.path) if row["step"] <= first]
+        self._rewrite(self.kept)
+        if tensorboard and find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(folder), purge_step=first + 1)
+
+    def write(self, row: dict[str, float]) -> None:
+        """Append a row in one write; a new column rewrites the file."""
+        if self.path is None:
+            return
+        if set(row) - set(self.columns):
+            self._rewrite([*read_metrics(self.path), row])
+        else:
+            with open(self.path, "a", encoding="utf-8", newline="") as file:
+                file.write(self._text([row]))
+        if self.board is not None:
+            for name, value in row.items():
+                if name != "step":
+                    self.board.add_scalar(name, value, int(row["step"]))
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def _rewrite(self, rows: list[dict[str, float]]) -> None:
+        self.columns = list(dict.fromkeys(name for row in rows for name in row)) or ["step"]
+        text = ",".join(self.columns) + "\n" + self._text(rows)
+        write_whole(self.path, lambda to: to.write_text(text, encoding="utf-8"))
+
+    def _text(self, rows: list[dict[str, float]]) -> str:
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, self.columns, restval="", lineterminator="\n")
+        writer.writerows(rows)
+        return buffer.getvalue()
+
+
+def read_metrics(path: Path | str) -> list[dict[str, float]]:
+    """The rows of a metrics.csv; empty cells are left out, and a last row that a kill cut off."""
+    text = Path(path).read_text(encoding="utf-8")
+    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+    found = [{k: float(v) for k, v in row.items() if v not in ("", None)} for row in rows]
+    return [{**row, "step": int(row["step"])} for row in found if "step" in row]
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` write a file beside `path`, then put it in its place: all or nothing."""
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    except (OSError, SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise CheckpointError(f"{path} could not be written: {error}. Make room first.") from error
+
+
+def fingerprint(
+    scorer: nn.Module,
+    groups: Sequence[Group],
+    objective: str,
+    settings: Mapping[str, Any],
+    extra: Mapping[str, Tensor],
+) -> dict[str, Any]:
+    """What two runs must share for one to go on with the other's checkpoint.
+
+    Args:
+        objective: its name, with all its hyper-parameters.
+        settings: those of the training that change its numbers.
+    """
+    digest = hashlib.sha256()
+    for prompt, answers in groups:
+        for ids in (prompt, *answers):
+            digest.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
+    for name in sorted(extra):
+        digest.update(name.encode() + extra[name].detach().cpu().double().numpy().tobytes())
+    start = hashlib.sha256()
+    for name, p in scorer.named_parameters():
+        start.update(
+            f"{name} {tuple(p.shape)} {float(p.detach().sum(dtype=torch.float64)):.4e}".encode()
+        )
+    return {
+        "objective": objective,
+        "data": digest.hexdigest()[:16],
+        "start": start.hexdigest()[:16],
+        "config": json.loads(json.dumps(settings)),
+    }
+
+
+def _check_same(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    differ = [
+        f"{name} was {theirs['config'].get(name)!r} and is {value!r}"
+        for name, value in ours["config"].items()
+        if theirs["config"].get(name) != value
+    ]
+    if theirs["objective"] != ours["objective"]:
+        differ.append(f"objective was {theirs['objective']} and is {ours['objective']}")
+    if theirs["data"] != ours["data"]:
+        differ.append("the examples are others")
+    if theirs["start"] != ours["start"]:
+        differ.append("it started from another model")
+    if differ:
+        raise ResumeMismatchError(
+            f"{folder.parent.parent} holds another run: {'; '.join(differ)}. Give another folder, "
+            "or start over with resume=False, which replaces it."
+        )
