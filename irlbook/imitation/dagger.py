@@ -108,7 +108,7 @@ def dagger(
 
 
 def values_to_go(mdp: TabularMDP, policy: Any, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """Values (T+1, S) and Q (T, S, A) of a policy (S, A) with T, T-1, ... steps left. Discounted."""
+    """Values (T+1, S) and Q (T, S, A) of a policy (S, A), by steps done; discounted."""
     policy = check_policy(mdp, policy)
     values = np.zeros((horizon + 1, mdp.n_states))
     q = np.zeros((horizon, mdp.n_states, mdp.n_actions))
@@ -122,7 +122,7 @@ def values_to_go(mdp: TabularMDP, policy: Any, horizon: int) -> tuple[np.ndarray
 def recovery(mdp: TabularMDP, expert: Any, horizon: int) -> float:
     """u, the most that one wrong action costs when the expert takes over at once, eq 4.9.
 
-        u = max_{t,s,a} V^E_t(s) - Q^E_t(s, a)        over all states, reachable or not.
+    u = max_{t,s,a} V^E_t(s) - Q^E_t(s, a)        over all states, reachable or not.
     """
     values, q = values_to_go(mdp, expert, horizon)
     return float((values[:-1, :, None] - q)[:, ~mdp.terminal].max())

@@ -31,7 +31,7 @@ class CloneConfig:
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.steps < 1 or self.learning_rate <= 0 or self.weight_decay < 0:
             raise InvalidHyperparameterError(
-                "hidden and steps must be at least 1, learning_rate above 0, weight_decay not below."
+                "hidden, steps must be at least 1, learning_rate above 0, weight_decay 0 or more."
             )
 
 
@@ -52,7 +52,9 @@ class CloneResult:
     def act(self, observations: np.ndarray) -> np.ndarray:
         """(n, O) -> (n,) the likeliest action."""
         with torch.inference_mode():
-            return self.network(torch.as_tensor(observations, dtype=torch.float32)).argmax(1).numpy()
+            return (
+                self.network(torch.as_tensor(observations, dtype=torch.float32)).argmax(1).numpy()
+            )
 
 
 class _Scaled(nn.Module):
