@@ -24,13 +24,15 @@ from scipy.special import expit, log_expit, ndtri
 from irlbook.errors import (
     InvalidHyperparameterError,
     InvalidPreferencesError,
+    NotConvergedError,
     SeparablePreferencesError,
     ShapeError,
     UnidentifiedRewardError,
 )
 from irlbook.planning import SolverReport
 
-SUSPICIOUS_MARGIN = 12.0  # log-odds of a fitted choice from which on we ask whether w diverges
+SUSPICIOUS_MARGIN = 12.0  # log-odds of a fitted choice from which on we always ask if w diverges
+SMALL = 1 << 16  # entries up to which a dense matrix is faster than a sparse one
 NAMED = 8  # rows or items that a message names before it says "and so on"
 
 
@@ -144,15 +146,20 @@ def check_win_graph(pairs: Any, n_items: int | None = None, counts: Any = None) 
     if parts > 1:
         sizes = np.bincount(label)
         groups = [np.flatnonzero(label == k) for k in np.argsort(sizes)]
+        small = "; ".join(f"items {_names(g)}" for g in groups[:-1][:3] if len(g) > 1)
+        alone = np.sort([g[0] for g in groups if len(g) == 1])
         raise UnidentifiedRewardError(
-            f"the comparisons fall into {parts} groups that were never compared with each other: "
-            f"{'; '.join(f'items {_names(g)}' for g in groups[:-1][:3])} ... against the rest. "
-            "Between groups no difference of rewards can be known. Compare some of them, fit the "
-            "groups apart, share features, or give l2 > 0 (which then decides)."
+            f"the comparisons fall into {parts} groups that were never compared with each other"
+            + (f": {small} against the rest" if small else "")
+            + (f"; items {_names(alone)} were never compared at all" if len(alone) else "")
+            + ". Between groups no difference of rewards can be known. Compare some of them, fit "
+            "the groups apart, share features, or give l2 > 0 (which then decides)."
         )
     parts, label = connected_components(wins, directed=True, connection="strong")
     if parts > 1:
-        never_lost, never_won = _ends(wins, label, parts)
+        ends = _ends(wins, label, parts)
+        few = [[g for g in groups if 2 * len(g) <= wins.shape[0]] for groups in ends]
+        never_lost, never_won = few if any(few) else ends
         raise SeparablePreferencesError(
             "the maximum likelihood is at infinity: "
             + " and ".join(
@@ -253,7 +260,8 @@ class BradleyTerryResult:
         covariance: (K, K) of the weights: inverse of the Fisher information (plus l2), taken
             across the constant reward where that is free.
         log_likelihood: L(w), without the penalty.
-        report: residual is max |gradient| / total count.
+        report: residual is max |gradient of the loss|, per comparison, for w in units of
+            beta / max |d|.
     """
 
     weights: np.ndarray
@@ -313,7 +321,7 @@ def fit_bradley_terry(
         l2: penalty, a number or (K,). With l2 > 0 a finite optimum always exists.
         method: "newton" (a handful of steps), or "mm", Hunter's minorise-maximise: no features, no
             penalty, many cheap steps.
-        tolerance: on max |gradient| / total count. max_iterations: None: 100, for mm 100,000.
+        tolerance: on the report's residual. max_iterations: None: 100, for mm 100,000.
 
     Raises:
         InvalidPreferencesError: a pair of identical items, or numbers that are no items.
@@ -343,6 +351,8 @@ def fit_bradley_terry(
     if free:
         check_win_graph(given, size, weight)
     design = differences(given, phi, n_items=size)
+    if phi is None and design.shape[0] * size < SMALL:
+        design = design.toarray()
     if phi is not None:
         _check_rank(design, penalty)
     if method == "newton":
@@ -354,9 +364,16 @@ def fit_bradley_terry(
             f'method is {method!r}; use "newton", or "mm" without features and l2.'
         )
     margin = design @ w / beta
-    if phi is not None and not penalty.all() and margin.max(initial=0.0) > SUSPICIOUS_MARGIN:
+    # where w runs away, the solver stops once its rows add less than the tolerance
+    suspicious = min(SUSPICIOUS_MARGIN, -np.log(tolerance * weight.sum()) - 3)
+    if phi is not None and not penalty.all() and margin.max(initial=0.0) > suspicious:
         _check_overlap(design, given, penalty)
-    report.demand()
+    if not report.converged:
+        raise NotConvergedError(
+            f"{report.method} stopped after {report.iterations} iterations at "
+            f"{report.residual:.3g}, above the tolerance {tolerance:.3g}. Raise max_iterations, "
+            'loosen the tolerance, bring features to one scale, or use method="newton".'
+        )
     p = expit(margin)
     information = _gram(design, weight * p * (1 - p) / beta**2) + np.diag(penalty)
     constant = np.full_like(information, information.trace() / size**2) if free else 0.0
@@ -375,7 +392,7 @@ def _newton(design, weight, beta, penalty, free, tolerance, max_iterations):
     def loss(v):
         return -weight @ log_expit(design @ v / beta) + penalty @ v**2 / 2
 
-    w, total = np.zeros(design.shape[1]), weight.sum()
+    w, total = np.zeros(design.shape[1]), weight.sum() * abs(design).max() / beta
     value = loss(w)
     for iteration in range(max_iterations + 1):
         p = expit(design @ w / beta)
@@ -387,8 +404,8 @@ def _newton(design, weight, beta, penalty, free, tolerance, max_iterations):
         if free:
             hessian += hessian.trace() / len(w) ** 2  # moves no difference: the gradient adds to 0
         step = np.linalg.solve(hessian + 1e-14 * hessian.trace() * np.eye(len(w)), -gradient)
-        slope, length = gradient @ step, 1.0
-        while loss(w + length * step) > value + 1e-4 * length * slope and length > 1e-8:
+        slope, length, rounding = gradient @ step, 1.0, 1e-12 * max(1.0, value)
+        while loss(w + length * step) > value + 1e-4 * length * slope + rounding:
             length /= 2
         w = w + length * step
         value = loss(w)
@@ -405,7 +422,7 @@ def _mm(pairs, size, weight, beta, tolerance, max_iterations):
     for iteration in range(max_iterations + 1):
         each = weight / (s[winner] + s[loser])
         faced = np.bincount(winner, each, size) + np.bincount(loser, each, size)
-        residual = float(np.abs(won - s * faced).max() / total / beta)  # wins less expected wins
+        residual = float(np.abs(won - s * faced).max() / total)  # wins less expected wins
         if residual <= tolerance or iteration == max_iterations:
             break
         s = won / faced

@@ -59,7 +59,8 @@ def fit_classification(pairs: Any, features: Any, *, l2: float = 0.0) -> Classif
         raise ShapeError(f"features have shape {phi.shape}; expected (M, K).")
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.max(initial=-1) >= len(phi):
         raise InvalidPreferencesError(
-            f"pairs have shape {pairs.shape} for {len(phi)} items; expected (P, 2), preferred first."
+            f"pairs have shape {pairs.shape} for {len(phi)} items; expected (P, 2), items below "
+            f"{len(phi)}, the preferred one first."
         )
     n_items, n_features = phi.shape
     nobody = np.full(len(pairs), n_items)
@@ -75,7 +76,7 @@ def fit_classification(pairs: Any, features: Any, *, l2: float = 0.0) -> Classif
 
 
 def win_probability(rewards: np.ndarray, opponents: Any = None, beta: float = 1.0) -> np.ndarray:
-    """(M,) chance that item i beats an opponent drawn from a distribution: sum_j q_j sigma(r_i-r_j).
+    """(M,) chance to beat an opponent drawn from q: sum_j q_j sigma((r_i - r_j) / beta).
 
     It is what a classifier learns when its data are without end, and i's Borda count (chapter 17).
 
@@ -97,7 +98,7 @@ def order_consistency(estimate: np.ndarray, truth: np.ndarray, groups: Any = Non
         estimate, truth: (M,). Pairs of equal truth are left out.
         groups: (M,) prompts; only pairs within a group are compared. None: all pairs.
 
-    Source: order consistency, Sun, Shen and Ton 2024, section 4 (a probability there, a share here).
+    Source: Sun, Shen and Ton 2024 (2411.04991), who speak of its probability.
     """
     estimate, truth = np.asarray(estimate, dtype=float), np.asarray(truth, dtype=float)
     groups = np.zeros(len(truth)) if groups is None else np.asarray(groups)
