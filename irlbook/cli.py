@@ -1,5 +1,6 @@
 """The `irlbook` command. Everything heavy is imported where it is used, so that help is quick."""
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -167,48 +168,77 @@ def check(paths: Paths = None) -> None:
         raise typer.Exit(1)
 
 
-# The options that every `irlbook train` command has.
+# Options that several commands of the language models have.
 Model = Annotated[str, typer.Option(help="A model: a hub name, a folder, or a run's folder.")]
 Data = Annotated[str, typer.Option(help="A file (jsonl, parquet ...), a folder, or a name.")]
-Out = Annotated[Path, typer.Option(help="The run's folder: model, metrics.csv, checkpoints.")]
-HeldOut = Annotated[str | None, typer.Option(help="More data, measured but not trained on.")]
-Epochs = Annotated[float, typer.Option(help="Passes over the data.")]
-Steps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")]
-BatchSize = Annotated[int, typer.Option(help="Examples a step, over all processes.")]
 MaxTokens = Annotated[int, typer.Option(help="Padded tokens held at once; lower it to fit.")]
-Share = Annotated[int, typer.Option(help="Examples of a prompt that compute it once.", min=1)]
 LearningRate = Annotated[float, typer.Option(help="Peak learning rate of AdamW.")]
-Seed = Annotated[int, typer.Option(help="Order of the examples, new weights.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for autocast.")]
-Shard = Annotated[bool, typer.Option(help="Under torchrun: split the weights (FSDP).")]
-Lora = Annotated[int | None, typer.Option(help="Train an adapter of this rank instead.", min=1)]
 MaxLength = Annotated[int | None, typer.Option(help="Leave longer records out.", min=1)]
 Skip = Annotated[bool, typer.Option("--skip-malformed", help="Leave malformed rows out.")]
-CheckpointEvery = Annotated[int, typer.Option(help="Steps between checkpoints.")]
-EvaluateEvery = Annotated[int, typer.Option(help="Steps between evaluations.")]
-Resume = Annotated[bool, typer.Option("--resume/--restart", help="Go on, or replace the run.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
+Run = dict[str, Any]
 
 
-def _train(
-    which: str,
-    settings: dict[str, Any],
-    loss: object = None,
-    **options: Any,
+def _every_run(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The run's folder: model, metrics.csv, checkpoints.")],
+    held_out: Annotated[str | None, typer.Option(help="More data, only measured.")] = None,
+    epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 1.0,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps, for --epochs.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Examples a step, over all processes.")] = 32,
+    max_tokens: MaxTokens = 8192,
+    share_prompts: Annotated[
+        int, typer.Option(help="Examples of a prompt that compute it once.", min=1)
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Order of the examples, new weights.")] = 0,
+    device: Device = "cpu",
+    precision: Precision = "float32",
+    shard: Annotated[bool, typer.Option(help="Under torchrun: split the weights (FSDP).")] = False,
+    lora: Annotated[
+        int | None, typer.Option(help="Train an adapter of this rank instead.", min=1)
+    ] = None,
+    max_length: MaxLength = None,
+    skip_malformed: Skip = False,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
+    evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = 50,
+    resume: Annotated[
+        bool, typer.Option("--resume/--restart", help="Go on, or replace the run.")
+    ] = True,
+    revision: Revision = None,
 ) -> None:
+    """The options of every `irlbook train` command."""
+
+
+def _train_command(command: Callable[..., None]) -> None:
+    """Register `train_X(run, *, own options)` as `irlbook train X`, with those of every run."""
+    own = list(inspect.signature(command).parameters.values())[1:]
+    shared = list(inspect.signature(_every_run).parameters.values())
+
+    def run(**given: Any) -> None:
+        mine = {option.name: given.pop(option.name) for option in own}
+        command(given, **mine)
+
+    together = [o.replace(kind=o.KEYWORD_ONLY) for o in (*shared[:3], *own, *shared[3:])]
+    run.__signature__ = inspect.Signature(together)
+    run.__annotations__ = {option.name: option.annotation for option in together}
+    run.__doc__ = command.__doc__
+    train_app.command(command.__name__.removeprefix("train_"))(run)
+
+
+def _train(which: str, run: Run, **options: Any) -> None:
     """Run one pipeline with the options that all of them share."""
     from irlbook.distributed import is_main_process
     from irlbook.posttraining import pipeline
     from irlbook.training import TrainingConfig
 
     names = ("model", "data", "held_out", "max_length", "revision", "lora")
-    source = {name: settings.pop(name) for name in names}
-    source["strict"] = not settings.pop("skip_malformed")
-    out, resume = settings.pop("out"), settings.pop("resume")
-    config = TrainingConfig(**settings)
-    if loss is not None:
-        options["loss"] = loss
+    source = {name: run.pop(name) for name in names}
+    source["strict"] = not run.pop("skip_malformed")
+    out, resume = run.pop("out"), run.pop("resume")
+    config = TrainingConfig(**run)
     work = getattr(pipeline, f"train_{which}")
     try:
         done = work(pipeline.Source(**source), out, config, resume=resume, **options)
@@ -223,78 +253,35 @@ def _train(
         typer.echo(f"model: {done.model}")
 
 
-@train_app.command("sft")
-def train_sft(
-    model: Model,
-    data: Data,
-    out: Out,
-    held_out: HeldOut = None,
-    epochs: Epochs = 1.0,
-    steps: Steps = None,
-    batch_size: BatchSize = 32,
-    max_tokens: MaxTokens = 8192,
-    share_prompts: Share = 1,
-    learning_rate: LearningRate = 1e-4,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    precision: Precision = "float32",
-    shard: Shard = False,
-    lora: Lora = None,
-    max_length: MaxLength = None,
-    skip_malformed: Skip = False,
-    checkpoint_every: CheckpointEvery = 200,
-    evaluate_every: EvaluateEvery = 50,
-    resume: Resume = True,
-    revision: Revision = None,
-) -> None:
+@_train_command
+def train_sft(run: Run, *, learning_rate: LearningRate = 1e-4) -> None:
     """Fine-tune a language model on demonstrations (prompt and completion, or messages)."""
-    _train("sft", locals())
+    _train("sft", run | {"learning_rate": learning_rate})
 
 
-@train_app.command("reward")
+@_train_command
 def train_reward(
-    model: Model,
-    data: Data,
-    out: Out,
+    run: Run,
+    *,
+    learning_rate: LearningRate = 1e-4,
     loss: Annotated[str, typer.Option(help="bt (Bradley-Terry) or classification.")] = "bt",
     pooling: Annotated[str, typer.Option(help="last (token) or sum (of all).")] = "last",
     label_smoothing: Annotated[float, typer.Option(help="Share of flipped labels.")] = 0.0,
     centering: Annotated[float, typer.Option(help="Weight of (r+ + r-)^2.")] = 0.0,
-    use_margin: Annotated[bool, typer.Option("--margin", help="Use the data's margins.")] = False,
-    held_out: HeldOut = None,
-    epochs: Epochs = 1.0,
-    steps: Steps = None,
-    batch_size: BatchSize = 32,
-    max_tokens: MaxTokens = 8192,
-    share_prompts: Share = 1,
-    learning_rate: LearningRate = 1e-4,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    precision: Precision = "float32",
-    shard: Shard = False,
-    lora: Lora = None,
-    max_length: MaxLength = None,
-    skip_malformed: Skip = False,
-    checkpoint_every: CheckpointEvery = 200,
-    evaluate_every: EvaluateEvery = 50,
-    resume: Resume = True,
-    revision: Revision = None,
+    margin: Annotated[bool, typer.Option("--margin", help="Use the data's margins.")] = False,
 ) -> None:
     """Train a reward model on preferences (prompt, chosen, rejected; or transcripts)."""
-    settings = locals()
     from irlbook.posttraining.reward_model import RewardConfig
 
-    settings.pop("pooling")
-    names = ("loss", "label_smoothing", "centering", "use_margin")
-    config = RewardConfig(**{name: settings.pop(name) for name in names})
-    _train("reward", settings, config, pooling=pooling)
+    config = RewardConfig(loss, label_smoothing, centering, margin)
+    _train("reward", run | {"learning_rate": learning_rate}, loss=config, pooling=pooling)
 
 
-@train_app.command("dpo")
+@_train_command
 def train_dpo(
-    model: Model,
-    data: Data,
-    out: Out,
+    run: Run,
+    *,
+    learning_rate: LearningRate = 1e-5,
     loss: Annotated[
         str, typer.Option(help="dpo, robust, ipo, rso, slic, simpo or kto (labelled responses).")
     ] = "dpo",
@@ -302,33 +289,68 @@ def train_dpo(
     label_smoothing: Annotated[float, typer.Option(help="Share of flipped labels.")] = 0.0,
     margin: Annotated[float, typer.Option(help="Of slic and simpo.")] = 1.0,
     kl_prompts: Annotated[int, typer.Option(help="Sample these to report the KL.", min=0)] = 0,
-    held_out: HeldOut = None,
-    epochs: Epochs = 1.0,
-    steps: Steps = None,
-    batch_size: BatchSize = 32,
-    max_tokens: MaxTokens = 8192,
-    share_prompts: Share = 1,
-    learning_rate: LearningRate = 1e-5,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    precision: Precision = "float32",
-    shard: Shard = False,
-    lora: Lora = None,
-    max_length: MaxLength = None,
-    skip_malformed: Skip = False,
-    checkpoint_every: CheckpointEvery = 200,
-    evaluate_every: EvaluateEvery = 50,
-    resume: Resume = True,
-    revision: Revision = None,
 ) -> None:
     """Train a policy on preferences by DPO or a relative; the reference is the model itself."""
-    settings = locals()
     from irlbook.posttraining.dpo import PreferenceConfig
 
-    settings.pop("kl_prompts")
-    names = ("loss", "beta", "label_smoothing", "margin")
-    config = PreferenceConfig(**{name: settings.pop(name) for name in names})
-    _train("dpo", settings, config, kl_prompts=kl_prompts)
+    config = PreferenceConfig(loss, beta, label_smoothing=label_smoothing, margin=margin)
+    _train("dpo", run | {"learning_rate": learning_rate}, loss=config, kl_prompts=kl_prompts)
+
+
+@app.command()
+def sample(
+    model: Annotated[str, typer.Argument(help="A hub name, a folder, or a run's folder.")],
+    prompts: Annotated[str | None, typer.Option(help="A file with a column prompt.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A prompt itself; may be given again.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A data file (.jsonl ...); without one, JSON lines here.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Responses to each prompt.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="A response is cut there.", min=1)] = 128,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Draw from this much of the probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same responses.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Responses at a time; lower it to fit.")] = 256,
+    device: Device = "cpu",
+    precision: Annotated[str, typer.Option(help="Of the weights: float32 or bfloat16.")] = (
+        "float32"
+    ),
+    skip_malformed: Skip = False,
+    revision: Revision = None,
+) -> None:
+    """Sample responses of a language model to the prompts of a file, or to one given here."""
+    import json
+
+    from irlbook.posttraining.pipeline import sample_file
+
+    if bool(prompts) == bool(prompt):
+        raise typer.BadParameter("give either --prompts FILE or --prompt TEXT")
+    try:
+        rows, lines = sample_file(
+            model,
+            prompts or prompt,
+            out,
+            n=n,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            strict=not skip_malformed,
+            revision=revision,
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing was written", err=True)
+        raise typer.Exit(130) from None
+    if out is None:
+        for row in rows:
+            typer.echo(json.dumps(row, ensure_ascii=False))
+    for line in lines:
+        typer.echo(line, err=out is None)
 
 
 @app.command()

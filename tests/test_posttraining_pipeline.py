@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, BertForMaskedLM
 
 from irlbook import cli
 from irlbook.checkpoints import read_metrics
@@ -14,14 +15,15 @@ from irlbook.data import (
     Demonstration,
     Preference,
     Unpaired,
+    read_demonstrations,
     write_demonstrations,
     write_preferences,
     write_unpaired,
 )
 from irlbook.errors import EmptyDataError, InvalidDataError, InvalidHyperparameterError
 from irlbook.lm import models
-from irlbook.lm.logprobs import ResponseScorer
-from irlbook.lm.tokenization import end_id, train_tokenizer
+from irlbook.lm.logprobs import ResponseScorer, collate, token_logps
+from irlbook.lm.tokenization import encode_prompt, encode_response, end_id, train_tokenizer
 from irlbook.posttraining import dpo, pipeline, reward_model
 from irlbook.training import TrainingConfig
 
@@ -42,6 +44,9 @@ def world(tmp_path_factory):
     tokenizer = train_tokenizer(texts, 290)
     model = models.tiny_lm(tokenizer, hidden=16, heads=2, context=64)
     models.save(model, tokenizer, folder / "start")
+    config = BertConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=16)  # fmt: skip
+    models.save(BertForMaskedLM(config), tokenizer, folder / "encoder")
     good, bad = "It was good.", "It was bad. Very much so."
     pairs = [Preference(prompt(i), good, bad, margin=i / 4) for i in range(12)]
     write_preferences(folder / "pairs.jsonl", pairs)
@@ -107,6 +112,108 @@ def test_the_commands_hand_one_another_their_models(world, call, tmp_path):
     code, out, _ = call("score", "--model", tmp_path / "sft", "--kind", "demonstrations",
                         "--data", world / "shown.jsonl")  # fmt: skip
     assert code == 0 and "mean score -" in out
+
+
+def test_samples_are_rows_that_can_be_trained_on_and_scored(world, call, tmp_path):
+    """The log-probabilities that were sampled are those that `score` finds."""
+    out = tmp_path / "drawn.jsonl"
+    command = ("sample", world / "start", "--prompts", world / "shown.jsonl", "--n", 2,
+               "--max-new-tokens", 24, "--out", out)  # fmt: skip
+    code, text, err = call(*command, "--seed", 3)
+    assert code == 0, err
+    assert "12 rows, 12 kept" in text and "of 24 responses ended within 24 tokens" in text
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == [prompt(i) for i in range(12) for _ in range(2)]
+    assert set(rows[0]) == {"prompt", "completion", "logp", "ended"}
+    whole = [row for row in rows if row["ended"] and "\ufffd" not in row["completion"]]
+    write_demonstrations(
+        tmp_path / "whole.jsonl", [Demonstration(r["prompt"], r["completion"]) for r in whole]
+    )
+    assert len(read_demonstrations(out)) == 24
+
+    again = tmp_path / "again.jsonl"
+    assert call(*command[:-1], again, "--seed", 3, "--batch-size", 5)[0] == 0
+    other = [json.loads(line) for line in again.read_text().splitlines()]
+    assert [row["completion"] for row in other] == [row["completion"] for row in rows]
+    assert call(*command[:-1], again, "--seed", 4)[0] == 0
+    assert again.read_text() != out.read_text()
+
+
+def test_sampled_log_probabilities_are_those_of_the_scorer(world):
+    model, tokenizer = models.load_lm(world / "start")
+    rows, _ = pipeline.sample_file(world / "start", [prompt(1)], n=20, max_new_tokens=8)
+    cut = [row for row in rows if not row["ended"]]
+    for row in cut:
+        ids = encode_response(tokenizer, row["completion"], ended=False)
+        if len(ids) == 8:  # the text was read back as the tokens that were drawn
+            tree = collate([(encode_prompt(tokenizer, row["prompt"]), [ids])])
+            assert float(token_logps(model, tree).sum()) == pytest.approx(row["logp"], abs=1e-4)
+
+
+def test_a_prompt_given_by_hand_is_answered_on_stdout(world, call):
+    arguments = ("sample", world / "start", "--prompt", "Hi.", "--prompt", "And?")
+    code, out, err = call(*arguments, "--temperature", 0, "--max-new-tokens", 5)
+    assert code == 0, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["prompt"] for row in rows] == ["Hi.", "And?"]
+    assert "of 2 responses ended" in err and "rows" not in err
+    assert call(*arguments, "--temperature", 0, "--max-new-tokens", 5)[1] == out
+
+
+def test_conversations_are_answered_as_conversations(world, tmp_path):
+    talk = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Ho."},
+            {"role": "user", "content": "And?"}]  # fmt: skip
+    path = tmp_path / "talk.jsonl"
+    path.write_text(json.dumps({"prompt": talk}))
+    rows, _ = pipeline.sample_file(world / "start", path, tmp_path / "o.json", max_new_tokens=4)
+    assert rows[0]["prompt"] == talk and rows[0]["completion"][0]["role"] == "assistant"
+    assert read_demonstrations(tmp_path / "o.json")[0].prompt == talk
+
+
+def test_a_model_that_never_stops_is_reported(world, tmp_path):
+    model, tokenizer = models.load_lm(world / "start")
+    weight = model.get_output_embeddings().weight
+    with torch.no_grad():
+        weight[tokenizer.eos_token_id] = 0  # tied: the end is as likely as before anything else
+        weight[tokenizer.convert_tokens_to_ids("a")] *= 50
+    models.save(model, tokenizer, tmp_path / "endless")
+    _, lines = pipeline.sample_file(tmp_path / "endless", ["Hi."], n=10, max_new_tokens=3)
+    assert lines[0].startswith("0.0% of 10 responses ended within 3 tokens")
+    assert "never shown where a response ends" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"MODEL": "./nowhere"}, "no folder"),
+        ({"MODEL": "encoder"}, "not a causal language model"),
+        ({"--max-new-tokens": "60"}, "12 of 12 prompts leave no room.*prompt 0 ("),
+        ({"--prompts": "nowhere.jsonl"}, "nowhere.jsonl"),
+        ({"--out": "drawn.txt"}, "does not name a data file"),
+        ({"--temperature": "-1"}, "temperature"),
+        ({"--temperature": "0", "--n": "2"}, "would be the same"),
+        ({"--top-p": "0"}, "top_p"),
+        ({"--n": "0"}, "at least 1"),
+        ({"--device": "cuda"}, "PyTorch sees none"),
+        ({"--precision": "int4"}, "float32 or bfloat16"),
+    ],
+)
+def test_bad_sampling_is_one_message(world, call, tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    given = {"--prompts": world / "shown.jsonl", "--out": "o.jsonl", "--max-new-tokens": 8}
+    given |= changes
+    model = given.pop("MODEL", "start")
+    model = model if model.startswith(".") else world / model
+    code, _, err = call("sample", model, *[x for pair in given.items() for x in pair])
+    assert code == 1 and err.startswith("error: ")
+    assert all(part in err for part in message.split(".*"))
+    assert not list(tmp_path.glob("*o.jsonl*"))
+
+
+def test_prompts_come_from_one_place(world, call):
+    code, _, err = call("sample", world / "start")
+    assert code == 2 and "either --prompts FILE or --prompt TEXT" in err
 
 
 def test_the_same_command_goes_on_and_another_is_refused(world, call, tmp_path):

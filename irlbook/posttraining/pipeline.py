@@ -1,4 +1,4 @@
-"""From files to a trained model: what `irlbook train` and `irlbook score` do, for Python too.
+"""From files to a trained model: what `irlbook train`, `sample` and `score` do, for Python too.
 
 A run's folder holds `model/` (safetensors, for any transformers program), `metrics.csv` and the
 checkpoints. The same call again goes on where a killed run stopped.
@@ -14,26 +14,39 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from irlbook.checkpoints import write_whole
 from irlbook.data import (
     Demonstration,
     Preference,
+    Prompt,
     Unpaired,
     length_report,
     read_demonstrations,
     read_preferences,
+    read_prompts,
     read_unpaired,
 )
+from irlbook.data.files import SUFFIXES, write_rows
+from irlbook.data.formats import demonstration_row
 from irlbook.data.truncation import LengthReport
 from irlbook.distributed import check_device, is_main_process, unshard
-from irlbook.errors import EmptyDataError, InvalidDataError, InvalidHyperparameterError
+from irlbook.errors import (
+    CheckpointError,
+    ContextLengthError,
+    EmptyDataError,
+    InvalidDataError,
+    InvalidHyperparameterError,
+    SamplingError,
+)
 from irlbook.lm import models
 from irlbook.lm.logprobs import Group, ResponseScorer, collate, sequence_logps
-from irlbook.lm.sampling import sample
-from irlbook.lm.tokenization import encode_prompt, encode_response, pad_id, stop_ids
+from irlbook.lm.sampling import greedy, sample
+from irlbook.lm.tokenization import decode, encode_prompt, encode_response, pad_id, stop_ids
 from irlbook.posttraining import dpo, reward_model, sft
 from irlbook.training import (
     Objective,
@@ -223,6 +236,116 @@ def score_file(
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         write_whole(Path(out), lambda to: to.write_text(text.getvalue(), encoding="utf-8"))
     return rows, lines
+
+
+def sample_file(
+    model: str | Path,
+    prompts: str | Path | Sequence[Prompt],
+    out: str | Path | None = None,
+    *,
+    n: int = 1,
+    max_new_tokens: int = 128,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: str = "cpu",
+    precision: Literal["float32", "bfloat16"] = "float32",
+    strict: bool = True,
+    revision: str | None = None,
+    progress: bool = True,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Sample n responses to each prompt, as rows that `read_demonstrations` can read.
+
+    Args:
+        prompts: a file with a column `prompt` (others are ignored), or the prompts themselves.
+        out: a data file to write, told by its name (.jsonl ...); all of it or nothing.
+        temperature: 0 takes the likeliest token each time.
+        seed: response j to prompt i depends on (seed, i, j) and on nothing else.
+        batch_size: responses computed at a time: memory, not results.
+
+    Returns:
+        The rows (prompt, completion, logp: that of the whole response where it was drawn from, in
+        nats, ended: whether it ended by itself), prompt by prompt; and lines of report.
+
+    Raises:
+        ContextLengthError: a prompt leaves no room for max_new_tokens; names it.
+        SamplingError, EmptyDataError, DeviceUnavailableError; and what `models.load_lm` raises.
+    """
+    check_device(device)
+    if n < 1 or batch_size < 1 or (temperature == 0 and n > 1):
+        raise SamplingError(
+            f"n={n}, batch_size={batch_size}, temperature={temperature}: n and batch_size are at "
+            "least 1; and at temperature 0 all n responses would be the same, so n is 1 there."
+        )
+    if precision not in ("float32", "bfloat16"):
+        raise InvalidHyperparameterError(f"precision is {precision!r}; use float32 or bfloat16.")
+    if out is not None:
+        _check_name(Path(out))
+    lines: list[str] = []
+    if isinstance(prompts, str | Path):
+        prompts = read_prompts(prompts, strict=strict)
+        lines.append(str(prompts.report))
+    if not prompts:
+        raise EmptyDataError("there is no prompt to answer.")
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    loaded, tokenizer = models.load_lm(resolve(model), device, dtype, revision=revision)
+    ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    _check_room(ids, max_new_tokens, _context(loaded))
+    draw = {"max_new_tokens": max_new_tokens, "stop_ids": stop_ids(tokenizer, loaded)}
+    rows: list[list[dict[str, Any]]] = [[] for _ in ids]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # prompts of like length together
+    size = max(1, batch_size // n)
+    with tqdm(total=len(ids), disable=None if progress else True, unit="prompt") as bar:
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            if temperature == 0:
+                drawn = greedy(loaded, [ids[i] for i in part], **draw)
+            else:
+                seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in part]
+                draw |= {"temperature": temperature, "top_p": top_p, "max_rows": batch_size}
+                drawn = sample(loaded, [ids[i] for i in part], n, seeds=seeds, **draw)
+            for k, (answer, logps, ended) in enumerate(
+                zip(drawn.responses, drawn.logps, drawn.ended, strict=True)
+            ):
+                i = part[k // n]
+                shown = Demonstration(prompts[i], decode(tokenizer, answer))
+                more = {"logp": float(logps.double().sum()), "ended": ended}
+                rows[i].append(demonstration_row(shown) | more)
+            bar.update(len(part))
+    flat = [row for part in rows for row in part]
+    if out is not None:
+        try:
+            write_rows(out, flat)
+        except OSError as error:
+            raise CheckpointError(f"{out} could not be written: {error}. Make room.") from error
+    share = sum(row["ended"] for row in flat) / len(flat)
+    lines.append(f"{share:.1%} of {len(flat)} responses ended within {max_new_tokens} tokens")
+    if share < 0.5:
+        lines.append(
+            "most were cut: raise max_new_tokens; or the model was never shown where a response "
+            "ends (a base model, or training on responses without an end token)."
+        )
+    return flat, lines
+
+
+def _check_name(out: Path) -> None:
+    """Refuse what cannot be written before the work is done, not after."""
+    if not out.name.endswith(SUFFIXES) or out.is_dir():
+        raise InvalidDataError(
+            f"{out} does not name a data file; let it end in {', '.join(SUFFIXES)}."
+        )
+
+
+def _check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: int) -> None:
+    long = [i for i, ids in enumerate(prompts) if len(ids) + max_new_tokens > context]
+    if long:
+        named = ", ".join(f"{i} ({len(prompts[i])} tokens)" for i in long[:8])
+        raise ContextLengthError(
+            f"{len(long)} of {len(prompts)} prompts leave no room for {max_new_tokens} new tokens "
+            f"in a context of {context}: prompt {named}, counted from 0. Lower max_new_tokens, or "
+            "shorten or drop these prompts."
+        )
 
 
 @dataclass(frozen=True)
