@@ -101,7 +101,7 @@ def build(
         "world": "reviews",
         "seed": seed,
         "recipe": asdict(recipe),
-        "loss": {step: round(float(losses[step]), 4) for step in range(0, len(losses), 100)},
+        "loss": {str(step): round(float(losses[step]), 4) for step in range(0, len(losses), 100)},
         "short_run": short_run(seed, recipe),
         "held_out_loss": round(held_out_loss, 4),  # nats a token
         **gold_of_samples(copy.deepcopy(model).float(), tokens, seed),
