@@ -274,5 +274,10 @@ def test_bad_input_is_named():
     with pytest.raises(NotConvergedError, match="no mode"):
         Posterior(mdp, features, counts, prior_deviation=1.0).laplace(tolerance=1e-300)
     with pytest.raises(InvalidHyperparameterError, match="chain 1"):
-        metropolis(lambda w: np.where(w[:, 0] > 0, 0.0, -np.inf), np.array([[1.0], [0.0]]), np.eye(1), 5,
-                   np.random.default_rng(0))  # fmt: skip
+        metropolis(
+            lambda w: np.where(w[:, 0] > 0, 0.0, -np.inf),
+            np.array([[1.0], [0.0]]),
+            np.eye(1),
+            5,
+            np.random.default_rng(0),
+        )
