@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import nullcontext
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from irlbook.errors import ContextLengthError, ResponseError, UnsupportedModelError
-from irlbook.lm import logprobs
+from irlbook.lm import flat, logprobs
 from irlbook.lm.logprobs import (
     ResponseScorer,
     collate,
@@ -60,13 +62,20 @@ MODELS = {
     "llama untied": exact(make("llama", kv_heads=2, tied=False)),
 }
 SINGLE = sharpened(make("llama", kv_heads=2), 8.0)
+# Padded rows, as on a GPU; without pads, as on the CPU; and each response attending for itself.
+WAYS = {
+    "rows": lambda: mock.patch.object(flat, "applies", lambda *_: False),
+    "flat": nullcontext,
+    "flat, long rows": lambda: mock.patch.object(flat, "WHOLE", 0),
+}
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=15, deadline=None)
 @given(groups=groups_of)
-def test_tree_equals_padded_in_float64(name, groups):
-    with torch.no_grad():
+def test_tree_equals_padded_in_float64(name, way, groups):
+    with torch.no_grad(), WAYS[way]():
         tree = token_logps(MODELS[name], collate(groups))
         padded = padded_token_logps(MODELS[name], groups)
     assert (tree - padded).abs().max() <= 1e-10
@@ -98,8 +107,9 @@ def test_batch_size_order_and_shared_prompts_change_nothing(groups, random):
     assert (together - torch.cat([pieces[i] for i in range(len(order))])).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", MODELS)
-def test_gradient_of_tree_is_gradient_of_padded(name):
+def test_gradient_of_tree_is_gradient_of_padded(name, way):
     model = copy.deepcopy(MODELS[name])
     groups = [([5, 6, 7], [[8, 9, EOS], [8, 9, 3, EOS]]), ([4], [[1, 2, 3, 4], [EOS]])]
     weights = torch.linspace(-1, 1, 12, dtype=torch.float64)
@@ -108,7 +118,8 @@ def test_gradient_of_tree_is_gradient_of_padded(name):
         parts = torch.autograd.grad((weights * logps).sum(), list(model.parameters()))
         return torch.cat([part.flatten() for part in parts])
 
-    tree = gradient(token_logps(model, collate(groups)))
+    with WAYS[way]():
+        tree = gradient(token_logps(model, collate(groups)))
     padded = gradient(padded_token_logps(model, groups, side="left"))
     assert tree.abs().max() > 1e-3
     assert (tree - padded).abs().max() <= 1e-10 * tree.abs().max()
@@ -276,12 +287,49 @@ def test_models_that_the_fast_path_would_get_wrong_are_refused(option, value, wo
 def test_both_attentions_score_the_same(dtype):
     groups = [([5, 6, 7], [[8, 9, 3], [4]]), ([3], [[2, 2]])]
     found = []
-    for implementation in ("sdpa", "eager"):
+    for implementation, way in (("eager", "flat"), ("sdpa", "rows"), ("sdpa", "flat")):
         model = make(kv_heads=2).to(dtype)
         model.set_attn_implementation(implementation)
-        with torch.no_grad():
+        with torch.no_grad(), WAYS[way]():
             found.append(token_logps(model, collate(groups)))
-    assert (found[0] - found[1]).abs().max() <= (1e-5 if dtype == torch.float32 else 0.02)
+    for other in found[1:]:
+        assert (found[0] - other).abs().max() <= (1e-5 if dtype == torch.float32 else 0.02)
+
+
+def test_no_pad_is_computed_on_the_cpu_and_the_model_is_left_as_it_was():
+    """The decoder sees one row of real tokens; afterwards the model generates as before."""
+    model, groups = make(), [([5, 6, 7], [[8, 9], [3]]), ([4], [[1, 2, 3, 4]])]
+    seen = []
+    hook = model.get_decoder().register_forward_pre_hook(
+        lambda _, __, inputs: seen.append(inputs["input_ids"].tolist()), with_kwargs=True
+    )
+    prompt = torch.tensor([[5, 6]])
+    before = model.generate(prompt, do_sample=False, max_new_tokens=5, pad_token_id=PAD)
+    seen.clear()
+    token_logps(model, collate(groups))
+    assert seen == [[[5, 6, 7, 8, 9, 3, 4, 1, 2, 3, 4]]]
+    assert model.config._attn_implementation == "sdpa"
+    after = model.generate(prompt, do_sample=False, max_new_tokens=5, pad_token_id=PAD)
+    assert after.equal(before)
+    hook.remove()
+    model.get_decoder().layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        token_logps(model, collate(groups))
+    assert model.config._attn_implementation == "sdpa"  # after an error too
+
+
+def test_checkpointed_layers_score_and_learn_the_same():
+    """They run again in the backward pass, when the attention of the forward one is put away."""
+    tree, found = collate([([5, 6, 7], [[8, 9], [3]]), ([4], [[1, 2, 3, 4]])]), []
+    for checkpointed in (False, True):
+        model = make().train()
+        if checkpointed:
+            model.gradient_checkpointing_enable()
+        logps = token_logps(model, tree)
+        logps.sum().backward()
+        found.append((logps.detach(), model.get_input_embeddings().weight.grad))
+    for plain, again in zip(*found, strict=True):
+        assert (plain - again).abs().max() <= 1e-5
 
 
 def test_a_model_that_calls_itself_its_decoder_is_understood(monkeypatch):

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from irlbook.errors import ContextLengthError, ResponseError, UnsupportedModelError
+from irlbook.lm import flat
 
 Group = tuple[Sequence[int], Sequence[Sequence[int]]]
 """(prompt ids, [response ids, ...]); a response ends with the end token, if it ended."""
@@ -41,7 +42,7 @@ class Tree:
     Attributes:
         input_ids: (B, L) right-padded.
         position_ids: (B, L).
-        visible: (B, 1, L, L) bool; visible[b, 0, i, j] says whether token i may look at token j.
+        branch: (B, L) 0 in the prompt, k in the row's k-th response, -1 for a pad.
         predictor: (N,) place, in the flattened B * L, of the token that predicts each response
             token: the one before it, or the prompt's last one.
         target: (N,) the response tokens.
@@ -52,12 +53,19 @@ class Tree:
 
     input_ids: Tensor
     position_ids: Tensor
-    visible: Tensor
+    branch: Tensor
     predictor: Tensor
     target: Tensor
     lengths: Tensor
     owner: Tensor
     depth: int
+
+    @property
+    def visible(self) -> Tensor:
+        """(B, 1, L, L) bool; visible[b, 0, i, j] says whether token i may look at token j."""
+        same = self.branch[:, :, None] == self.branch[:, None, :]  # pads are of one kind
+        seen = same | (self.branch == 0)[:, None, :]
+        return (seen & torch.ones_like(seen[0]).tril())[:, None]
 
     def to(self, device: torch.device | str) -> Tree:
         """The same tree on another device."""
@@ -107,13 +115,10 @@ def collate(groups: Sequence[Group], pad_id: int = 0) -> Tree:
     def padded(lists: list[list[int]], fill: int) -> Tensor:
         return torch.tensor([part + [fill] * (width - len(part)) for part in lists])
 
-    branch_of = padded(branches, -1)  # (B, L); pads are a branch of their own
-    same = branch_of[:, :, None] == branch_of[:, None, :]  # (B, L, L)
-    seen = same | (branch_of == 0)[:, None, :]
     return Tree(
         input_ids=padded(rows, pad_id),
         position_ids=padded(positions, 0),
-        visible=(seen & torch.ones(width, width, dtype=torch.bool).tril())[:, None],
+        branch=padded(branches, -1),
         predictor=torch.tensor([b * width + i for b, part in enumerate(predictor) for i in part]),
         target=torch.tensor(target),
         lengths=torch.tensor(lengths),
@@ -138,6 +143,8 @@ def _check_group(g: int, prompt: Sequence[int], responses: Sequence[Sequence[int
 def hidden_states(model: Any, tree: Tree) -> Tensor:
     """(B * L, H) last hidden states of a transformers causal model on a tree.
 
+    On a CPU pads are left out of the computation (:mod:`irlbook.lm.flat`); theirs are zeros then.
+
     Raises:
         ContextLengthError: a prompt with its response is longer than the model's context.
         UnsupportedModelError: an attention that takes no mask of its own, or a window narrower
@@ -153,14 +160,16 @@ def hidden_states(model: Any, tree: Tree) -> Tensor:
             f"{window}, and the batch is {tree.depth} tokens deep. Load it with "
             "attn_implementation='sdpa' and keep prompt and response within the window."
         )
-    mask = tree.visible
-    if attention == "eager":  # it adds the mask to the scores; sdpa takes it as it is
-        dtype = next(model.parameters()).dtype
-        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-        mask = mask.masked_fill(~tree.visible, torch.finfo(dtype).min)
     decoder = model.get_decoder()
     if hasattr(decoder, "lm_head"):  # before transformers 5, some models name themselves
         decoder = decoder.base_model
+    if flat.applies(decoder, tree):
+        return flat.hidden_states(decoder, tree)
+    mask = tree.visible
+    if attention == "eager":  # it adds the mask to the scores; sdpa takes it as it is
+        dtype = next(model.parameters()).dtype
+        hidden_pairs, mask = ~mask, torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        mask = mask.masked_fill(hidden_pairs, torch.finfo(dtype).min)
     hidden = decoder(
         input_ids=tree.input_ids,
         position_ids=tree.position_ids,
@@ -227,7 +236,9 @@ def token_logps(model: Any, tree: Tree, temperature: float = 1.0) -> Tensor:
         temperature: that of the sampler. Scoring at another one makes importance ratios wrong.
     """
     logits = response_logits(model, tree)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if temperature != 1:  # a division of all logits is not free
+        logits = logits / temperature
     return -nn.functional.cross_entropy(logits, tree.target, reduction="none")
 
 
