@@ -169,6 +169,8 @@ def load_reward_model(
     options = {"revision": revision, "local_files_only": offline}
     heads = CAUSAL_HEADS + REWARD_HEADS if new_head else REWARD_HEADS
     wanted = "a reward model (new_head=True starts one from a language model)"
+    if new_head:
+        wanted = "a reward model or a causal language model to start one from"
     config = _check_head(source, heads, wanted, options)
     if not new_head and config.num_labels != 1:
         raise UnsupportedModelError(
@@ -364,16 +366,24 @@ def _tokenizer_loader(source: Path | str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and load reports (`_load_weights` reads those)."""
+    """Without transformers' progress bars and load reports (`_load_weights` reads those).
+
+    Silenced too: the note that a model on one machine is not sharded.
+    """
     shown = logging.is_progress_bar_enabled()
-    reporter = logging.get_logger("transformers.modeling_utils")
-    level = reporter.level
+    reporters = [
+        logging.get_logger(f"transformers.{name}")
+        for name in ("modeling_utils", "distributed.tensor_parallel")
+    ]
+    levels = [reporter.level for reporter in reporters]
     logging.disable_progress_bar()
-    reporter.setLevel(logging.ERROR)
+    for reporter in reporters:
+        reporter.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        reporter.setLevel(level)
+        for reporter, level in zip(reporters, levels, strict=True):
+            reporter.setLevel(level)
         if shown:
             logging.enable_progress_bar()
 
