@@ -67,7 +67,8 @@ class Posterior:
 
     Args:
         features: (S, K) or (S, A, K). counts: from `choice_counts`; (T, S, A) means a horizon.
-        prior_deviation: sigma. beta, reference: of the demonstrator, who is known to be soft.
+        prior_deviation: sigma, one number or (K,). beta, reference: of the demonstrator, who is
+            known to be soft.
 
     Raises:
         ShapeError, InvalidHyperparameterError: counts or prior of a wrong kind.
@@ -79,7 +80,7 @@ class Posterior:
         features: Any,
         counts: Any,
         *,
-        prior_deviation: float,
+        prior_deviation: float | np.ndarray,
         beta: float = 1.0,
         reference: Any = None,
     ):
@@ -91,12 +92,8 @@ class Posterior:
             )
         if not np.isfinite(self.counts).all() or (self.counts < 0).any():
             raise ShapeError("counts must be finite and not negative.")
-        if not 0 < prior_deviation < np.inf:
-            raise InvalidHyperparameterError(
-                f"prior_deviation is {prior_deviation}; a proper prior needs a positive number."
-            )
         horizon = len(self.counts) if self.counts.ndim == 3 else None
-        self.prior_deviation, self.mdp, self.beta = prior_deviation, mdp, beta
+        self.mdp, self.beta = mdp, beta
         self._problem = _Causal(mdp, features, None, horizon, beta, reference)
         if ((self.counts > 0) & ~self._allowed).any():
             *_, s, a = np.argwhere((self.counts > 0) & ~self._allowed)[0]
@@ -105,6 +102,13 @@ class Posterior:
                 "likelihood is zero under every reward."
             )
         self.size = self._problem.features.count
+        sigma = np.asarray(prior_deviation, dtype=float)
+        if sigma.shape not in ((), (self.size,)) or not ((0 < sigma) & (sigma < np.inf)).all():
+            raise InvalidHyperparameterError(
+                f"prior_deviation is {prior_deviation}; a proper prior needs one positive number, "
+                f"or one for each of the {self.size} weights."
+            )
+        self.prior_precision = np.broadcast_to(sigma**-2.0, (self.size,))  # (K,)
 
     @property
     def _allowed(self) -> np.ndarray:
@@ -129,8 +133,7 @@ class Posterior:
         """Log posterior without its constant, and its gradient (K,)."""
         w = np.asarray(weights, dtype=float)
         value, gradient, _ = self._evaluate(w)
-        precision = self.prior_deviation**-2
-        return value - 0.5 * precision * w @ w, gradient - precision * w
+        return value - 0.5 * self.prior_precision @ w**2, gradient - self.prior_precision * w
 
     def fisher(self, weights: Any) -> np.ndarray:
         """(K, K) Fisher information, sum_s n(s) Cov_{a ~ pi}[dQ(s,a)/dw] / beta^2."""
@@ -184,7 +187,7 @@ class Posterior:
             slope = -negative(mode)[1]
             if np.abs(slope).max() <= tolerance:
                 break
-            precision = self.fisher(mode) + np.eye(self.size) / self.prior_deviation**2
+            precision = self.fisher(mode) + np.diag(self.prior_precision)
             step = np.linalg.solve(precision, slope)
             while negative(mode + step)[0] > negative(mode)[0] and np.abs(step).max() > 1e-12:
                 step = 0.5 * step
@@ -198,7 +201,7 @@ class Posterior:
                 f"(tolerance {tolerance:.3g}). Give a start, a smaller prior_deviation, or a "
                 "larger tolerance."
             )
-        precision = self.fisher(mode) + np.eye(self.size) / self.prior_deviation**2
+        precision = self.fisher(mode) + np.diag(self.prior_precision)
         return Laplace(mode, precision, density, report)
 
 
