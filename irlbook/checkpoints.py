@@ -16,7 +16,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ class Run:
         if self.folder is None:
             return 0
         if self.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with _writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
             for left in (self.folder / "checkpoints").glob(".step-*"):
                 shutil.rmtree(left, ignore_errors=True)  # a save that was killed
             if not resume:
@@ -179,7 +181,7 @@ class Metrics:
         if set(row) - set(self.columns):
             self._rewrite([*read_metrics(self.path), row])
         else:
-            with open(self.path, "a", encoding="utf-8", newline="") as file:
+            with _writing(self.path), open(self.path, "a", encoding="utf-8", newline="") as file:
                 file.write(self._text([row]))
         if self.board is not None:
             for name, value in row.items():
@@ -214,11 +216,22 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` write a file beside `path`, then put it in its place: all or nothing."""
     aside = path.with_name(f".{path.name}.new")
     try:
-        write(aside)
-        os.replace(aside, path)
-    except (OSError, SafetensorError) as error:
+        with _writing(path):
+            write(aside)
+            os.replace(aside, path)
+    except CheckpointError:
         aside.unlink(missing_ok=True)
-        raise CheckpointError(f"{path} could not be written: {error}. Make room first.") from error
+        raise
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} could not be written: {error}. Make room, or give a place that can be written."
+        ) from error
 
 
 def fingerprint(

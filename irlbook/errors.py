@@ -158,7 +158,16 @@ class CheckFailed(IrlbookError, AssertionError):
 
 
 class DivergedTrainingError(IrlbookError, ArithmeticError):
-    """A loss or its gradient is not a number any more; the weights are those before that step."""
+    """A loss or its gradient is not a number any more; the weights are those before that step.
+
+    Args:
+        message: the step, the cause, the mend.
+        examples: whose loss it was, where it was the loss.
+    """
+
+    def __init__(self, message: str, examples: list[int] | None = None) -> None:
+        super().__init__(message)
+        self.examples = examples or []
 
 
 class CheckpointError(IrlbookError, OSError):

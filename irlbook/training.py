@@ -232,7 +232,7 @@ def train(
             norm = nn.utils.clip_grad_norm_(scorer.parameters(), config.max_grad_norm)
             row = {"step": step + 1, **row, "grad_norm": float(distributed.whole(norm))}
             if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
-                raise DivergedTrainingError(_diverged(row, losses, run.latest()))
+                raise _diverged(row, losses, run.latest())
             row["learning_rate"] = learning_rate(step, len(steps), config)
             for group in optimizer.param_groups:
                 group["lr"] = row["learning_rate"]
@@ -627,16 +627,17 @@ def _check_reference(reference: Tensor, groups: Sequence[Group], objective: Obje
 
 def _diverged(
     row: Mapping[str, float], seen: Iterable[tuple[Tensor, Tensor]], last: Path | None
-) -> str:
+) -> DivergedTrainingError:
     pairs = [pair for part in seen for pair in zip(*(t.tolist() for t in part), strict=True)]
     bad = [i for i, loss in pairs if not math.isfinite(loss)]
     where = f"examples {bad[:8]}" if bad else "the gradient alone"
     kept = f"the last checkpoint is {last}" if last else "there is no checkpoint"
-    return (
+    return DivergedTrainingError(
         f"step {row['step']}: loss {row['loss']} and gradient norm {row['grad_norm']} because of "
         f"{where}. The weights are those before this step, and {kept}. Usual causes: a learning "
         "rate too high; weights in 16 bits; a reference log-probability that is infinite; a broken "
-        "row (look at the examples named)."
+        "row (look at the examples named).",
+        bad,
     )
 
 

@@ -2,14 +2,18 @@
 
 import csv
 import json
+import os
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM
 
-from irlbook import cli
+from irlbook import checkpoints, cli
 from irlbook.checkpoints import read_metrics
 from irlbook.data import (
     Demonstration,
@@ -47,11 +51,20 @@ def world(tmp_path_factory):
     config = BertConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
                         intermediate_size=16)  # fmt: skip
     models.save(BertForMaskedLM(config), tokenizer, folder / "encoder")
+    models.save(models.tiny_lm(270, hidden=16, heads=2), tokenizer, folder / "misfit")
+    for name, lacks in (("padless", "pad_token"), ("plain", "chat_template")):
+        other = train_tokenizer(texts, 290)
+        setattr(other, lacks, None)
+        models.save(model, other, folder / name)
     good, bad = "It was good.", "It was bad. Very much so."
     pairs = [Preference(prompt(i), good, bad, margin=i / 4) for i in range(12)]
     write_preferences(folder / "pairs.jsonl", pairs)
     shown = [Demonstration(prompt(i), good) for i in range(12)]
     write_demonstrations(folder / "shown.jsonl", shown)
+    talk = [{"prompt": [{"role": "user", "content": "Hi."}],
+             "chosen": [{"role": "assistant", "content": good}],
+             "rejected": [{"role": "assistant", "content": bad}]}] * 4  # fmt: skip
+    (folder / "talk.jsonl").write_text("\n".join(map(json.dumps, talk)))
     labelled = [Unpaired(prompt(i), good if i % 2 else bad, bool(i % 2)) for i in range(12)]
     write_unpaired(folder / "labelled.jsonl", labelled)
     return folder
@@ -251,40 +264,6 @@ def test_an_interrupt_says_how_to_go_on(world, call, tmp_path, monkeypatch):
     assert code == 130 and "same command again" in err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model", "./nowhere"], "no folder"),
-        (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--data", "broken.jsonl"], "broken.jsonl:2"),
-        (["--loss", "ppo"], "choose from dpo"),
-        (["--beta", "0"], "beta"),
-        (["--max-length", "5"], "No record fits"),
-        (["--batch-size", "0"], "batch_size"),
-        (["--device", "tpu"], "use cpu or cuda"),
-    ],
-)
-def test_bad_input_is_one_message(world, call, tmp_path, monkeypatch, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    lines = (world / "pairs.jsonl").read_text().splitlines()
-    (tmp_path / "broken.jsonl").write_text("\n".join([lines[0], '{"prompt": 3}', lines[2]]))
-    given = {"--model": world / "start", "--data": world / "pairs.jsonl", "--out": tmp_path / "o"}
-    given |= dict(zip(arguments[::2], arguments[1::2], strict=True))
-    code, out, err = call("train", "dpo", *[x for pair in given.items() for x in pair])
-    assert code == 1 and err.startswith("error: ") and message in err
-    assert not (tmp_path / "o" / "model").exists()
-
-
-def test_no_gpu_though_asked_for(world, call, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    code, _, err = call("train", "sft", "--model", world / "start", "--out", tmp_path,
-                        "--data", world / "shown.jsonl", "--device", "cuda")  # fmt: skip
-    assert code == 1 and "PyTorch sees none" in err
-    code, _, err = call("score", "--model", world / "start", "--data", world / "pairs.jsonl",
-                        "--device", "cuda")  # fmt: skip
-    assert code == 1 and "PyTorch sees none" in err
-
-
 def test_long_records_are_left_out_whole_and_counted(world):
     _, tokenizer = models.load_lm(world / "start")
     short, long = Demonstration("Hi.", "Good."), Demonstration("Hi.", "Good. " * 40)
@@ -343,3 +322,169 @@ def test_the_family_is_reached_from_python(world, tmp_path):
         config = dpo.PreferenceConfig(loss, beta=1.0)
         done = pipeline.train_dpo(source, tmp_path / loss, settings, config)
         assert done.result.steps == 1 and (done.model / "model.safetensors").is_file()
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"--model": "./nowhere"}, "no folder"),
+        ({"--model": "encoder"}, "BertForMaskedLM, not a causal language model"),
+        ({"--model": "misfit"}, "290 tokens and the model 270 embeddings"),
+        ({"--model": "plain", "--data": "talk.jsonl"}, "no chat template"),
+        ({"--data": "nowhere.jsonl"}, "nowhere.jsonl"),
+        ({"--data": "broken.jsonl"}, "broken.jsonl:2"),
+        ({"--loss": "ppo"}, "choose from dpo"),
+        ({"--beta": "0"}, "beta"),
+        ({"--max-length": "5"}, "No record fits"),
+        ({"--batch-size": "0"}, "batch_size"),
+        ({"--device": "tpu"}, "use cpu or cuda"),
+        ({"--device": "cuda"}, "PyTorch sees none"),
+        ({"--precision": "int4"}, "float32 or bfloat16"),
+        ({"--out": "broken.jsonl"}, "could not be written"),
+        ({"--out": "used"}, "not just a saved model"),
+    ],
+)
+def test_bad_input_is_one_message(world, call, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    lines = (world / "pairs.jsonl").read_text().splitlines()
+    (tmp_path / "broken.jsonl").write_text("\n".join([lines[0], '{"prompt": 3}', lines[2]]))
+    (tmp_path / "used" / "model").mkdir(parents=True)
+    (tmp_path / "used" / "model" / "thesis.txt").write_text("three years")
+    given = {"--model": "start", "--data": "pairs.jsonl", "--out": "o", "--steps": "1"}
+    given |= arguments
+    if not given["--model"].startswith("."):
+        given["--model"] = str(world / given["--model"])
+    if (world / given["--data"]).exists():
+        given["--data"] = str(world / given["--data"])
+    code, out, err = call("train", "dpo", *[x for pair in given.items() for x in pair])
+    assert code == 1 and err.startswith("error: ") and message in err
+    assert not (tmp_path / "o" / "model").exists()
+
+
+def test_every_command_refuses_an_encoder_and_a_missing_gpu(world, call, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    pairs, shown = world / "pairs.jsonl", world / "shown.jsonl"
+    for command in (("train", "sft", "--data", shown), ("train", "reward", "--data", pairs),
+                    ("train", "dpo", "--data", pairs), ("score", "--data", pairs)):  # fmt: skip
+        more = ("--out", tmp_path / "o") if command[0] == "train" else ()
+        code, _, err = call(*command, *more, "--model", world / "encoder")
+        assert code == 1 and "causal language model" in err and "BertForMaskedLM" in err
+        code, _, err = call(*command, *more, "--model", world / "start", "--device", "cuda")
+        assert code == 1 and "PyTorch sees none" in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_tokenizer_without_pad_changes_no_number(world, tmp_path):
+    settings = TrainingConfig(steps=2, batch_size=4, **QUIET)
+    for train, data in ((pipeline.train_dpo, "pairs"), (pipeline.train_sft, "shown")):
+        rows = []
+        for name in ("start", "padless"):
+            source = pipeline.Source(world / name, world / f"{data}.jsonl")
+            rows.append(train(source, tmp_path / f"{data}-{name}", settings).result.history)
+        assert [row["loss"] for row in rows[0]] == [row["loss"] for row in rows[1]]
+    source = pipeline.Source(world / "padless", world / "pairs.jsonl")
+    done = pipeline.train_reward(source, tmp_path / "reward", settings)
+    assert models.load_reward_model(done.model)[1].pad_token_id is not None
+
+
+def test_without_a_chat_template_texts_are_taken_as_they_stand(world, call, tmp_path):
+    code, _, err = call("train", "sft", "--model", world / "plain", "--data",
+                        world / "shown.jsonl", "--out", tmp_path, "--steps", 1)  # fmt: skip
+    assert code == 0, err
+
+
+def test_long_prompts_are_counted_and_empty_responses_are_trained_on(world, call, tmp_path):
+    shown = [Demonstration(prompt(i) * (9 if i == 3 else 1), "Yes." if i else "") for i in range(6)]
+    write_demonstrations(tmp_path / "odd.jsonl", shown)
+    code, out, err = call("train", "sft", "--model", world / "start", "--data",
+                          tmp_path / "odd.jsonl", "--out", tmp_path / "o", "--steps", 1,
+                          "--batch-size", 5)  # fmt: skip
+    assert code == 0, err
+    assert "odd.jsonl:1: a response is empty" in out
+    assert "1 prompts leave no room" in out and "1 records left out (counted from 0): 3" in out
+
+
+def test_nan_names_the_record_and_keeps_the_last_checkpoint(world, call, tmp_path):
+    """The response that the model cannot score is the record that is named."""
+    model, tokenizer = models.load_lm(world / "start")
+    ids = tokenizer.convert_tokens_to_ids(["Z"])
+    wide = models.tiny_lm(tokenizer, hidden=16, heads=2, context=64, tied=False)
+    with torch.no_grad():
+        wide.get_input_embeddings().weight[ids] = float("nan")
+    models.save(wide, tokenizer, tmp_path / "nan")
+    shown = [Demonstration(prompt(i), "Za." if i == 7 else "Good.") for i in range(12)]
+    write_demonstrations(tmp_path / "shown.jsonl", shown)
+    code, _, err = call("train", "sft", "--model", tmp_path / "nan", "--data",
+                        tmp_path / "shown.jsonl", "--out", tmp_path / "o", "--batch-size", 1,
+                        "--checkpoint-every", 1, "--seed", 1)  # fmt: skip
+    assert code == 1 and "loss nan" in err and "record 7 of" in err and "number 7" in err
+    kept = sorted((tmp_path / "o" / "checkpoints").iterdir())
+    assert str(kept[-1]) in err and "step-" in kept[-1].name
+    weights = load_file(kept[-1] / "weights.safetensors")
+    assert any(value.isfinite().all() for value in weights.values())
+    assert not (tmp_path / "o" / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "works"),
+    [  # the second checkpoint; a row after the first one; the model, after all four renames
+        (checkpoints, "save_file", 2),
+        (checkpoints.Metrics, "_text", 7),
+        (models.os, "rename", 4),
+    ],
+)
+def test_a_full_disk_loses_nothing(world, call, tmp_path, monkeypatch, module, name, works):
+    command = ("train", "sft", "--model", world / "start", "--data", world / "shown.jsonl",
+               "--epochs", 4, "--checkpoint-every", 3, *FAST, "--out")  # fmt: skip
+    assert call(*command, tmp_path / "whole")[0] == 0
+    real, calls = getattr(module, name), []
+
+    def full(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) > works:
+            raise OSError(28, "No space left on device")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(module, name, full)
+    code, _, err = call(*command, tmp_path / "o")
+    assert code == 1 and "No space left on device" in err and "ake room" in err
+    assert list((tmp_path / "o" / "checkpoints").glob("step-*"))
+    assert not (tmp_path / "o" / "model").exists()
+    monkeypatch.undo()
+    assert run_again(call, command, tmp_path) == without_clock(tmp_path / "whole")
+
+
+def run_again(call, command, folder) -> list:
+    from_here = (*map(str, command), str(folder / "o"))
+    code, _, err = call(*from_here)
+    assert code == 0, err
+    assert models.load_lm(folder / "o" / "model")
+    return without_clock(folder / "o")
+
+
+def without_clock(folder) -> list:
+    rows = read_metrics(folder / "metrics.csv")
+    return [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in rows]
+
+
+def test_a_killed_command_goes_on_to_the_same_numbers(world, call, tmp_path):
+    command = ("train", "sft", "--model", world / "start", "--data", world / "shown.jsonl",
+               "--epochs", 40, "--checkpoint-every", 2, *FAST, "--out")  # fmt: skip
+    program = [sys.executable, "-c", "from irlbook.cli import main; main()"]
+    with open(tmp_path / "err", "w") as errors:
+        running = subprocess.Popen(
+            [*program, *map(str, command), str(tmp_path / "o")], stderr=errors, env=os.environ
+        )
+        deadline = time.monotonic() + 300
+        while not any((tmp_path / "o" / "checkpoints").glob("step-*")):
+            assert running.poll() is None and time.monotonic() < deadline
+            time.sleep(0.002)
+        running.kill()
+    assert running.wait() == -9
+    assert (tmp_path / "err").read_text() == ""  # no table of weights, no bar without a terminal
+    assert call(*command, tmp_path / "whole")[0] == 0
+    assert run_again(call, command, tmp_path) == without_clock(tmp_path / "whole")

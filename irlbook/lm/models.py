@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -34,6 +35,7 @@ from transformers import (
 from transformers.utils import logging
 
 from irlbook.errors import (
+    CheckpointError,
     FolderInUseError,
     MissingDependencyError,
     ModelNotFoundError,
@@ -226,13 +228,14 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> 
 
     Raises:
         FolderInUseError: `folder` holds something besides a saved model.
+        CheckpointError: a full disk, or a folder that cannot be written.
     """
     folder = Path(folder)
-    if folder.exists():
-        _check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
+    check_replaceable(folder)
+    new = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
         with _quiet():
             model.save_pretrained(new)
         tokenizer.save_pretrained(new)
@@ -243,9 +246,34 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> 
             os.rename(folder, backup)
         os.rename(new, folder)
         shutil.rmtree(_backup(folder), ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the model could not be saved in {folder}: {error}. What was there before still is. "
+            "Make room, or give a folder that can be written."
+        ) from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        if new is not None:
+            shutil.rmtree(new, ignore_errors=True)
     return folder
+
+
+def check_replaceable(folder: Path) -> None:
+    """A model takes the place of the whole folder, so nothing else may lie in it.
+
+    Raises:
+        FolderInUseError: something does.
+    """
+    if not folder.exists():
+        return
+    files = list(folder.iterdir()) if folder.is_dir() else [folder]
+    foreign = [file.name for file in files if file.is_dir() or file.suffix not in MODEL_FILES]
+    known = {"config.json", "adapter_config.json"} & {file.name for file in files}
+    if not folder.is_dir() or foreign or (files and not known):
+        held = ", ".join(sorted(foreign)[:5]) or "no model"
+        raise FolderInUseError(
+            f"{folder} exists and is not just a saved model (it holds {held}); it stays as it is. "
+            "Give another folder."
+        )
 
 
 def add_lora(
@@ -281,19 +309,6 @@ def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
 
 def _backup(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.old"
-
-
-def _check_replaceable(folder: Path) -> None:
-    """A model takes the place of the whole folder, so nothing else may lie in it."""
-    files = list(folder.iterdir()) if folder.is_dir() else [folder]
-    foreign = [file.name for file in files if file.is_dir() or file.suffix not in MODEL_FILES]
-    known = {"config.json", "adapter_config.json"} & {file.name for file in files}
-    if not folder.is_dir() or foreign or (files and not known):
-        held = ", ".join(sorted(foreign)[:5]) or "no model"
-        raise FolderInUseError(
-            f"{folder} exists and is not just a saved model (it holds {held}); it stays as it is. "
-            "Give another folder."
-        )
 
 
 def _give_pad_of_its_own(tokenizer: PreTrainedTokenizerBase) -> None:

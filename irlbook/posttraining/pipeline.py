@@ -38,6 +38,7 @@ from irlbook.distributed import check_device, is_main_process, unshard
 from irlbook.errors import (
     CheckpointError,
     ContextLengthError,
+    DivergedTrainingError,
     EmptyDataError,
     InvalidDataError,
     InvalidHyperparameterError,
@@ -222,7 +223,7 @@ def score_file(
         for record, (_, answers), values in zip(coded.kept, coded.groups, scores, strict=True)
         for name, answer, value in zip(names, answers, values, strict=True)
     ]
-    lines = [str(records.report), str(coded.report)]
+    lines = [str(records.report), *coded.lines()]
     if kind == "preferences":
         right = reward_model.reward_metrics(scores)["accuracy"].mean()
         lines.append(f"the preferred response scores higher in {right:.1%} of {len(scores)} pairs")
@@ -356,6 +357,13 @@ class Encoded:
     kept: list[int]
     report: LengthReport
 
+    def lines(self) -> list[str]:
+        """The report, and which records were left out."""
+        left = [*self.report.no_room, *self.report.truncated]
+        named = ", ".join(map(str, sorted(left)[:10])) + (" ..." if len(left) > 10 else "")
+        found = [f"{len(left)} records left out (counted from 0): {named}"] if left else []
+        return [str(self.report), *found]
+
 
 def encode(records: Sequence[Record], tokenizer: Any, max_length: int) -> Encoded:
     """Token ids of the records that fit; the others are left out whole, and counted.
@@ -416,12 +424,13 @@ class _Setup:
             self.model = models.add_lora(self.model, rank=source.lora, task=task, seed=seed)
         coded = encode(records, self.tokenizer, limit)
         self.groups, self.extra = self._prepare(records, coded, use_margin)
-        self.reports = [str(records.report), str(coded.report)]
+        self.data, self.kept = source.data, coded.kept
+        self.reports = [str(records.report), *coded.lines()]
         self.held_out = None
         if held_out is not None:
             coded = encode(held_out, self.tokenizer, limit)
             self.held_out = self._prepare(held_out, coded, use_margin)
-            self.reports += [str(held_out.report), str(coded.report)]
+            self.reports += [str(held_out.report), *coded.lines()]
 
     def _prepare(
         self, records: Sequence[Record], coded: Encoded, use_margin: bool
@@ -460,22 +469,38 @@ class _Setup:
         def evaluate() -> dict[str, float]:
             return {name: value for one in evaluations for name, value in one().items()}
 
-        result = train(
-            scorer,
-            self.groups,
-            objective,
-            self.config,
-            extra=self.extra,
-            pad_id=pad,
-            out=out,
-            resume=resume,
-            evaluate=evaluate if evaluations else None,
-        )
+        models.check_replaceable(out / "model")  # now, and not when all the work is done
+        try:
+            result = train(
+                scorer,
+                self.groups,
+                objective,
+                self.config,
+                extra=self.extra,
+                pad_id=pad,
+                out=out,
+                resume=resume,
+                evaluate=evaluate if evaluations else None,
+            )
+        except DivergedTrainingError as error:
+            raise self._with_records(error) from error
         if self.config.shard:
             unshard(scorer)
         if is_main_process():
             models.save(self.model, self.tokenizer, out / "model")
         return Trained(result, out / "model", self.reports)
+
+    def _with_records(self, error: DivergedTrainingError) -> DivergedTrainingError:
+        """The same error, with the examples named as the reader of the file counts them."""
+        if not error.examples:
+            return error
+        first = error.examples[0]
+        text = decode(self.tokenizer, self.groups[first][0])
+        return DivergedTrainingError(
+            f"{error} The first of them is record {self.kept[first]} of {self.data} (counted from "
+            f"0, without the rows that were left out); its prompt begins {text[:80]!r}.",
+            error.examples,
+        )
 
 
 def _load_causal(name: str | Path, config: TrainingConfig, revision: str | None) -> Any:
