@@ -381,26 +381,21 @@ def _tokenizer_loader(source: Path | str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and load reports (`_load_weights` reads those).
-
-    Silenced too: the note that a model on one machine is not sharded.
-    """
+    """Without transformers' progress bars and load reports (`_load_weights` reads those)."""
     shown = logging.is_progress_bar_enabled()
-    reporters = [
-        logging.get_logger(f"transformers.{name}")
-        for name in ("modeling_utils", "distributed.tensor_parallel")
-    ]
-    levels = [reporter.level for reporter in reporters]
+    reporter = logging.get_logger("transformers.modeling_utils")
     logging.disable_progress_bar()
-    for reporter in reporters:
-        reporter.setLevel(logging.ERROR)
+    reporter.addFilter(_only_errors)  # a filter: where a level is set, transformers says more
     try:
         yield
     finally:
-        for reporter, level in zip(reporters, levels, strict=True):
-            reporter.setLevel(level)
+        reporter.removeFilter(_only_errors)
         if shown:
             logging.enable_progress_bar()
+
+
+def _only_errors(record: Any) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _load_weights(loader: Any, source: Path | str, options: dict, new_head: bool = False) -> Any:
