@@ -273,3 +273,11 @@ class UnidentifiedRewardError(IrlbookError, ValueError):
 
 class SeparablePreferencesError(IrlbookError, ValueError):
     """Somebody wins every comparison: the maximum likelihood is at infinity."""
+
+
+class TerminalPotentialError(InvalidMDPError):
+    """A shaping potential is not 0 in a terminal state: the best policy could change."""
+
+
+class TruncatedDemonstrationsError(InvalidTrajectoryError):
+    """Demonstrations were cut off so early that their discounted feature sums are far too small."""
