@@ -217,6 +217,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     aside = path.with_name(f".{path.name}.new")
     try:
         with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             write(aside)
             os.replace(aside, path)
     except CheckpointError:

@@ -177,6 +177,7 @@ Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for autocast.")]
 MaxLength = Annotated[int | None, typer.Option(help="Leave longer records out.", min=1)]
 Skip = Annotated[bool, typer.Option("--skip-malformed", help="Leave malformed rows out.")]
+Split = Annotated[str, typer.Option(help="Of a data set of the hub.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
 Run = dict[str, Any]
 
@@ -186,6 +187,8 @@ def _every_run(
     data: Data,
     out: Annotated[Path, typer.Option(help="The run's folder: model, metrics.csv, checkpoints.")],
     held_out: Annotated[str | None, typer.Option(help="More data, only measured.")] = None,
+    split: Split = "train",
+    held_out_split: Split = "test",
     epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 1.0,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, for --epochs.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples a step, over all processes.")] = 32,
@@ -234,7 +237,8 @@ def _train(which: str, run: Run, **options: Any) -> None:
     from irlbook.posttraining import pipeline
     from irlbook.training import TrainingConfig
 
-    names = ("model", "data", "held_out", "max_length", "revision", "lora")
+    names = ("model", "data", "held_out", "split", "held_out_split")
+    names += ("max_length", "revision", "lora")
     source = {name: run.pop(name) for name in names}
     source["strict"] = not run.pop("skip_malformed")
     out, resume = run.pop("out"), run.pop("resume")
@@ -288,12 +292,27 @@ def train_dpo(
     beta: Annotated[float, typer.Option(help="Price of a nat of KL.")] = 0.1,
     label_smoothing: Annotated[float, typer.Option(help="Share of flipped labels.")] = 0.0,
     margin: Annotated[float, typer.Option(help="Of slic and simpo.")] = 1.0,
+    sft_weight: Annotated[float, typer.Option(help="slic: hold to the preferred.")] = 0.0,
+    length_normalised: Annotated[
+        bool, typer.Option("--length-normalised", help="ipo: log-ratios a token, as TRL's.")
+    ] = False,
+    desirable_weight: Annotated[float, typer.Option(help="kto: of good responses.")] = 1.0,
+    undesirable_weight: Annotated[float, typer.Option(help="kto: of bad responses.")] = 1.0,
     kl_prompts: Annotated[int, typer.Option(help="Sample these to report the KL.", min=0)] = 0,
 ) -> None:
     """Train a policy on preferences by DPO or a relative; the reference is the model itself."""
     from irlbook.posttraining.dpo import PreferenceConfig
 
-    config = PreferenceConfig(loss, beta, label_smoothing=label_smoothing, margin=margin)
+    config = PreferenceConfig(
+        loss,
+        beta,
+        label_smoothing,
+        length_normalised,
+        margin,
+        sft_weight,
+        desirable_weight,
+        undesirable_weight,
+    )
     _train("dpo", run | {"learning_rate": learning_rate}, loss=config, kl_prompts=kl_prompts)
 
 
@@ -318,6 +337,7 @@ def sample(
         "float32"
     ),
     skip_malformed: Skip = False,
+    split: Split = "train",
     revision: Revision = None,
 ) -> None:
     """Sample responses of a language model to the prompts of a file, or to one given here."""
@@ -341,6 +361,7 @@ def sample(
             device=device,
             precision=precision,
             strict=not skip_malformed,
+            split=split,
             revision=revision,
         )
     except KeyboardInterrupt:
@@ -355,7 +376,9 @@ def sample(
 
 @app.command()
 def score(
-    model: Model,
+    model: Annotated[
+        list[str], typer.Option(help="A model; several reward models are an ensemble.")
+    ],
     data: Data,
     out: Annotated[Path | None, typer.Option(help="A csv, one row a response.")] = None,
     kind: Annotated[
@@ -365,10 +388,12 @@ def score(
         str | None, typer.Option(help="A language model: score by log-ratios to it.")
     ] = None,
     beta: Annotated[float, typer.Option(help="Scale of these log-ratios.")] = 0.1,
+    ensemble: Annotated[str, typer.Option(help="mean, worst or uncertainty.")] = "mean",
     device: Device = "cpu",
     max_tokens: MaxTokens = 8192,
     max_length: MaxLength = None,
     skip_malformed: Skip = False,
+    split: Split = "train",
 ) -> None:
     """Score the responses of a file with a reward model or a language model."""
     from irlbook.posttraining.pipeline import score_file
@@ -382,7 +407,9 @@ def score(
         reference=reference,
         beta=beta,
         config=TrainingConfig(device=device, max_tokens=max_tokens),
+        ensemble=ensemble,
         strict=not skip_malformed,
+        split=split,
         max_length=max_length,
     )
     for line in lines:

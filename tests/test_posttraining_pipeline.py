@@ -324,6 +324,44 @@ def test_the_family_is_reached_from_python(world, tmp_path):
         assert done.result.steps == 1 and (done.model / "model.safetensors").is_file()
 
 
+def test_several_reward_bothare_an_ensemble(world, call, tmp_path):
+    pairs, rewards = world / "pairs.jsonl", []
+    for seed in (0, 1):
+        settings = TrainingConfig(steps=3, batch_size=12, learning_rate=1e-2, seed=seed, **QUIET)
+        source = pipeline.Source(world / "start", pairs)
+        pipeline.train_reward(source, tmp_path / f"rm{seed}", settings)
+        rows, _ = pipeline.score_file(tmp_path / f"rm{seed}", pairs)
+        rewards.append(np.array([row["score"] for row in rows]))
+    standard = np.stack([(r - r.mean()) / r.std() for r in rewards])
+    for how, expected in (("mean", standard.mean(0)), ("worst", standard.min(0))):
+        both = [x for i in (0, 1) for x in ("--model", tmp_path / f"rm{i}")]
+        code, out, err = call("score", *both, "--data", pairs, "--ensemble", how,
+                              "--out", tmp_path / "s.csv")  # fmt: skip
+        assert code == 0 and "of 12 pairs" in out, err
+        with open(tmp_path / "s.csv") as file:
+            found = [float(row["score"]) for row in csv.DictReader(file)]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    code, _, err = call("score", "--model", tmp_path / "rm0", "--data", pairs,
+                        "--reference", world / "start")  # fmt: skip
+    assert code == 1 and "a reference goes with a language model" in err
+
+
+def test_every_hyper_parameter_of_the_family_is_an_option(world, call, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pipeline, "train_dpo", lambda *a, **options: seen.append((a, options)))
+    values = {"loss": "slic", "beta": 0.5, "label_smoothing": 0.1, "margin": 2.0,
+              "sft_weight": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.5}  # fmt: skip
+    options = [x for name, v in values.items() for x in (f"--{name.replace('_', '-')}", v)]
+    with pytest.raises(AttributeError):  # the stand-in leaves nothing to report
+        call("train", "dpo", "--model", "m", "--data", "d", "--out", tmp_path, *options,
+             "--length-normalised", "--split", "a", "--held-out-split", "b",
+             "--lora", 3)  # fmt: skip
+    (source, _, config), options = seen[0][0], seen[0][1]
+    assert options["loss"] == dpo.PreferenceConfig(**values, length_normalised=True)
+    assert (source.split, source.held_out_split, source.lora) == ("a", "b", 3)
+    assert config.learning_rate == 1e-5 and config.batch_size == 32
+
+
 # Bad input ----------------------------------------------------------------------------------------
 
 

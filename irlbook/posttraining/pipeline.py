@@ -43,6 +43,7 @@ from irlbook.errors import (
     InvalidDataError,
     InvalidHyperparameterError,
     SamplingError,
+    TokenizerError,
 )
 from irlbook.lm import models
 from irlbook.lm.logprobs import Group, ResponseScorer, collate, sequence_logps
@@ -71,6 +72,7 @@ class Source:
     max_length: int | None = None  # longer records are left out; None: the model's context
     strict: bool = True  # a malformed row is an error; False leaves it out
     split: str = "train"  # of a data set of the hub
+    held_out_split: str = "test"  # of held_out, likewise
     revision: str | None = None  # of a model of the hub; a commit is reproducible
     lora: int | None = None  # rank of an adapter to train instead of all weights
 
@@ -174,23 +176,28 @@ def kl_to_reference(
 
 
 def score_file(
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     data: str | Path,
     out: str | Path | None = None,
     *,
     kind: Literal["preferences", "demonstrations", "unpaired"] = "preferences",
     reference: str | Path | None = None,
     beta: float = 0.1,
+    ensemble: Literal["mean", "worst", "uncertainty"] = "mean",
     config: TrainingConfig | None = None,
     strict: bool = True,
+    split: str = "train",
     max_length: int | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Score the responses of a file with a reward model, or with a language model.
+    """Score the responses of a file with a reward model, several of them, or a language model.
 
     A reward model gives rewards; a language model gives log pi(y|x), or with a `reference` the
     implicit reward beta log pi/pi_ref.
 
     Args:
+        model: several reward models are an ensemble. Each is standardised over the file first:
+            trained apart, they have different zeros and scales.
+        ensemble: how they become one, see `reward_model.ensemble_reward`.
         out: a csv to write; one row a response.
 
     Returns:
@@ -202,26 +209,27 @@ def score_file(
         raise InvalidHyperparameterError(f"kind is {kind!r}; choose from {', '.join(readers)}.")
     config = config or TrainingConfig()
     check_device(config.device)
-    records = readers[kind](data, strict=strict)
-    model = resolve(model)
-    if _is_classifier(model):
-        loaded, tokenizer = models.load_reward_model(model, config.device)
-        scorer: nn.Module = reward_model.RewardScorer(loaded)
+    records = readers[kind](data, strict=strict, split=split)
+    names = [model] if isinstance(model, str | Path) else list(model)
+    if len(names) == 1:
+        scores, coded = _scores(names[0], records, config, max_length, reference, beta)
     else:
-        loaded, tokenizer = models.load_lm(model, config.device)
-        scorer = ResponseScorer(loaded)
-    coded = encode(records, tokenizer, max_length or _context(loaded))
-    responses = len(coded.groups[0][1])
-    scores = score(scorer.eval(), coded.groups, responses, config, pad_id(tokenizer))
-    if reference is not None:
-        other, _ = models.load_lm(resolve(reference), config.device)
-        base = score(ResponseScorer(other), coded.groups, responses, config, pad_id(tokenizer))
-        scores = dpo.implicit_rewards(scores, base, beta)
-    names = ("chosen", "rejected") if kind == "preferences" else ("response",)
+        found = [_scores(name, records, config, max_length, reference, beta) for name in names]
+        coded = found[0][1]
+        if any(other.kept != coded.kept for _, other in found):
+            raise InvalidDataError(
+                "the models leave out different records, so their scores cannot be joined; give a "
+                "max_length that all of them can read."
+            )
+        each = torch.stack([values for values, _ in found])  # (models, records, K)
+        middle = each.mean((1, 2), keepdim=True)
+        each = (each - middle) / each.std((1, 2), correction=0, keepdim=True).clamp(min=1e-12)
+        scores = reward_model.ensemble_reward(each, ensemble)
+    answers = ("chosen", "rejected") if kind == "preferences" else ("response",)
     rows = [
         {"record": record, "response": name, "tokens": len(answer), "score": float(value)}
-        for record, (_, answers), values in zip(coded.kept, coded.groups, scores, strict=True)
-        for name, answer, value in zip(names, answers, values, strict=True)
+        for record, (_, ids), values in zip(coded.kept, coded.groups, scores, strict=True)
+        for name, answer, value in zip(answers, ids, values, strict=True)
     ]
     lines = [str(records.report), *coded.lines()]
     if kind == "preferences":
@@ -229,14 +237,42 @@ def score_file(
         lines.append(f"the preferred response scores higher in {right:.1%} of {len(scores)} pairs")
     else:
         lines.append(f"mean score {scores.mean():.4g} over {len(scores)} responses")
-    if out is not None:
+    if out is not None and is_main_process():
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
         write_whole(Path(out), lambda to: to.write_text(text.getvalue(), encoding="utf-8"))
     return rows, lines
+
+
+def _scores(
+    name: str | Path,
+    records: Sequence[Record],
+    config: TrainingConfig,
+    max_length: int | None,
+    reference: str | Path | None,
+    beta: float,
+) -> tuple[Tensor, Encoded]:
+    """(records, K) scores of one model, and the records that it can read."""
+    name, classifier = resolve(name), _is_classifier(resolve(name))
+    if classifier and reference is not None:
+        raise InvalidHyperparameterError(
+            f"{name} is a reward model; a reference goes with a language model."
+        )
+    load = models.load_reward_model if classifier else models.load_lm
+    loaded, tokenizer = load(name, config.device)
+    scorer = reward_model.RewardScorer(loaded) if classifier else ResponseScorer(loaded)
+    coded = encode(records, tokenizer, max_length or _context(loaded))
+    responses, pad = len(coded.groups[0][1]), pad_id(tokenizer)
+    scores = score(scorer.eval(), coded.groups, responses, config, pad)
+    if reference is not None:
+        other, its = models.load_lm(resolve(reference), config.device)
+        if its.get_vocab() != tokenizer.get_vocab():
+            raise TokenizerError(f"{name} and its reference {reference} have other tokens.")
+        base = score(ResponseScorer(other), coded.groups, responses, config, pad)
+        scores = dpo.implicit_rewards(scores, base, beta)
+    return scores, coded
 
 
 def sample_file(
@@ -253,6 +289,7 @@ def sample_file(
     device: str = "cpu",
     precision: Literal["float32", "bfloat16"] = "float32",
     strict: bool = True,
+    split: str = "train",
     revision: str | None = None,
     progress: bool = True,
 ) -> tuple[list[dict[str, Any]], list[str]]:
@@ -285,7 +322,7 @@ def sample_file(
         _check_name(Path(out))
     lines: list[str] = []
     if isinstance(prompts, str | Path):
-        prompts = read_prompts(prompts, strict=strict)
+        prompts = read_prompts(prompts, strict=strict, split=split)
         lines.append(str(prompts.report))
     if not prompts:
         raise EmptyDataError("there is no prompt to answer.")
@@ -413,9 +450,11 @@ class _Setup:
     ) -> None:
         self.config = config or TrainingConfig()
         check_device(self.config.device)
-        options = {"strict": source.strict, "split": source.split}
-        records = read(source.data, **options)  # before the model: quick to refuse
-        held_out = read(source.held_out, **options) if source.held_out is not None else None
+        # The data come before the model: they are quick to refuse.
+        records = read(source.data, strict=source.strict, split=source.split)
+        held_out = None
+        if source.held_out is not None:
+            held_out = read(source.held_out, strict=source.strict, split=source.held_out_split)
         self.model, self.tokenizer = load(resolve(source.model), self.config, source.revision)
         limit = source.max_length or _context(self.model)
         if source.lora:
