@@ -17,21 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from irlbook.errors import (
@@ -45,10 +34,7 @@ from irlbook.errors import (
     UnusedWeightsWarning,
 )
 
-KINDS: dict[str, tuple[Any, Any]] = {
-    "llama": (LlamaConfig, LlamaForCausalLM),
-    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-}
+KINDS = {"llama": "Llama", "qwen2": "Qwen2"}  # classes of transformers; dear to import, so late
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
 REWARD_HEADS = ("ForSequenceClassification",)
 NEW_HEAD, OLD_HEADS = ("score.",), ("lm_head.", "embed_out.")
@@ -69,7 +55,7 @@ def tiny_lm(
     tied: bool = True,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
-) -> PreTrainedModel:
+) -> transformers.PreTrainedModel:
     """An untrained causal model; with the defaults and 330 tokens, 253 k parameters.
 
     Args:
@@ -90,7 +76,8 @@ def tiny_lm(
             f"coordinates), and heads a multiple of kv_heads={kv_heads}."
         )
     sized = isinstance(tokenizer, int)
-    config_class, model_class = KINDS[kind]
+    config_class = getattr(transformers, f"{KINDS[kind]}Config")
+    model_class = getattr(transformers, f"{KINDS[kind]}ForCausalLM")
     config = config_class(
         vocab_size=tokenizer if sized else len(tokenizer),
         hidden_size=hidden,
@@ -116,7 +103,7 @@ def load_lm(
     *,
     revision: str | None = None,
     offline: bool = False,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[transformers.PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer, from a folder or by name.
 
     Only safetensors are opened, and no code that comes with a model is run. A folder that holds a
@@ -139,7 +126,7 @@ def load_lm(
     if isinstance(source, Path) and (source / "adapter_config.json").is_file():
         return _load_adapter(source, device, dtype, offline)
     _check_head(source, CAUSAL_HEADS, "a causal language model", options)
-    model = _load_weights(AutoModelForCausalLM, source, {"dtype": dtype, **options})
+    model = _load_weights(transformers.AutoModelForCausalLM, source, {"dtype": dtype, **options})
     tokenizer = load_tokenizer(source, revision=revision, offline=offline)
     check_fit(model, tokenizer)
     return model.to(device).eval(), tokenizer
@@ -154,7 +141,7 @@ def load_reward_model(
     offline: bool = False,
     new_head: bool = False,
     seed: int = 0,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[transformers.PreTrainedModel, PreTrainedTokenizerBase]:
     """A sequence classifier with one output, and its tokenizer.
 
     Args:
@@ -182,7 +169,7 @@ def load_reward_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _load_weights(
-            AutoModelForSequenceClassification,
+            transformers.AutoModelForSequenceClassification,
             source,
             {"dtype": dtype, "num_labels": 1, **options},
             new_head,
@@ -277,7 +264,7 @@ def check_replaceable(folder: Path) -> None:
 
 
 def add_lora(
-    model: PreTrainedModel,
+    model: transformers.PreTrainedModel,
     *,
     rank: int = 8,
     alpha: int = 16,
@@ -357,7 +344,7 @@ def _pickle_message(what: str) -> str:
 
 
 def _check_head(source: Path | str, heads: Sequence[str], wanted: str, options: dict) -> Any:
-    config = _from_pretrained(AutoConfig, source, options)
+    config = _from_pretrained(transformers.AutoConfig, source, options)
     names = getattr(config, "architectures", None) or []
     if not any(name.endswith(tuple(heads)) for name in names):
         raise UnsupportedModelError(
@@ -376,7 +363,7 @@ def _tokenizer_loader(source: Path | str) -> Any:
         name = json.loads((source / "tokenizer_config.json").read_text()).get("tokenizer_class")
         if name in GENERIC_TOKENIZERS and (source / "tokenizer.json").is_file():
             return PreTrainedTokenizerFast
-    return AutoTokenizer
+    return transformers.AutoTokenizer
 
 
 @contextmanager
