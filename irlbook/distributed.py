@@ -47,6 +47,14 @@ def accelerator(device: str, precision: str) -> Any:
     )
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The precision in which `accelerator` computes, for what runs outside it.
+
+    A reference in another precision than the policy's differs from it before anything is learnt.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 def is_main_process() -> bool:
     """Whether this process prints and saves; true where there is only one."""
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0

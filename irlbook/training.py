@@ -331,7 +331,8 @@ def score(
     for alone, weight in parts:
         part = [i for row in alone for i in row]
         tree = collate([groups[i] for i in part], pad_id).to(device)
-        values = per_response(scorer(tree), tree).view(len(part), responses)
+        with distributed.autocast(device, config.precision):
+            values = per_response(scorer(tree), tree).view(len(part), responses)
         if found is None:
             found = values.new_zeros(len(groups), responses)
         if weight:
@@ -363,14 +364,15 @@ def evaluate_objective(
         make_batch = _BatchMaker(groups, extra or {}, reference, pad_id, device)
         sizes = _row_sizes(rows, groups)
         parts = micro_batches(rows, sizes, config.max_tokens)
-        shared = _prepare(scorer, objective, parts, make_batch)
-        if shared is not None:
-            shared = shared / len(groups)
         sums: dict[str, float] = {}
-        for part, _ in parts:
-            batch = make_batch(part, shared)
-            for name, value in objective.values(scorer(batch.tree), batch).items():
-                sums[name] = sums.get(name, 0.0) + float(value.sum())
+        with distributed.autocast(device, config.precision):
+            shared = _prepare(scorer, objective, parts, make_batch)
+            if shared is not None:
+                shared = shared / len(groups)
+            for part, _ in parts:
+                batch = make_batch(part, shared)
+                for name, value in objective.values(scorer(batch.tree), batch).items():
+                    sums[name] = sums.get(name, 0.0) + float(value.sum())
         return {prefix + name: total / len(groups) for name, total in sums.items()}
 
     return evaluate

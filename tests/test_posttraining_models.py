@@ -15,7 +15,7 @@ from irlbook.lm.sampling import sample
 from irlbook.planning import soft_backward_induction
 from irlbook.posttraining import dpo, reward_model, sft
 from irlbook.posttraining.reward_model import RewardScorer
-from irlbook.training import TrainingConfig, score, train
+from irlbook.training import TrainingConfig, evaluate_objective, score, train
 
 VOCABULARY, PAD, EOS = 40, 0, 2
 QUIET = {"progress": False, "tensorboard": False}
@@ -207,8 +207,14 @@ def test_sft_teaches_the_end_token_and_saves_for_transformers(tmp_path):
 def test_bfloat16_autocast_keeps_float32_weights_and_starts_at_log_2():
     model, groups = tiny(dtype=torch.float32), ragged(8, 2)
     settings = TrainingConfig(steps=3, batch_size=8, precision="bfloat16", **QUIET)
-    result = train(ResponseScorer(model), groups, dpo.objective(), settings)
+    apart = score(ResponseScorer(model), groups, 2, settings)  # as the loop computes it
+    plain = score(ResponseScorer(model), groups, 2)
+    assert 1e-6 < (apart - plain).abs().max() < 0.1
+    held = evaluate_objective(ResponseScorer(model), groups, dpo.objective(), settings)
+    assert held()["held_out_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    result = train(ResponseScorer(model), groups, dpo.objective(), settings, reference=apart)
     assert result.history[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert held()["held_out_loss"] < math.log(2)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     exact = train(ResponseScorer(tiny(dtype=torch.float32)), groups, dpo.objective(),
                   TrainingConfig(steps=1, batch_size=8, **QUIET))  # fmt: skip
