@@ -255,6 +255,16 @@ def test_kto_trains_on_labels(world, call, tmp_path):
     assert last["held_out_loss"] < 0.5 and last["kl"] >= 0
 
 
+def test_kto_puts_a_long_response_to_a_long_prompt(world, tmp_path):
+    """Each fits with its own partner, not with the other's; a larger limit than the context too."""
+    records = [Unpaired("Hi. " * 9, "Yes.", True), Unpaired("Hi.", "No. " * 11, False)]
+    write_unpaired(tmp_path / "two.jsonl", records)
+    source = pipeline.Source(world / "start", tmp_path / "two.jsonl", max_length=1000)
+    settings = TrainingConfig(steps=1, batch_size=2, **QUIET)
+    done = pipeline.train_dpo(source, tmp_path / "o", settings, dpo.PreferenceConfig("kto"))
+    assert "0 prompts leave no room, 0 lose" in done.reports[1]
+
+
 def test_an_interrupt_says_how_to_go_on(world, call, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

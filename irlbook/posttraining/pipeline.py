@@ -263,7 +263,7 @@ def _scores(
     load = models.load_reward_model if classifier else models.load_lm
     loaded, tokenizer = load(name, config.device)
     scorer = reward_model.RewardScorer(loaded) if classifier else ResponseScorer(loaded)
-    coded = encode(records, tokenizer, max_length or _context(loaded))
+    coded = encode(records, tokenizer, _limit(max_length, loaded))
     responses, pad = len(coded.groups[0][1]), pad_id(tokenizer)
     scores = score(scorer.eval(), coded.groups, responses, config, pad)
     if reference is not None:
@@ -456,18 +456,18 @@ class _Setup:
         if source.held_out is not None:
             held_out = read(source.held_out, strict=source.strict, split=source.held_out_split)
         self.model, self.tokenizer = load(resolve(source.model), self.config, source.revision)
-        limit = source.max_length or _context(self.model)
+        self.limit = _limit(source.max_length, self.model)
         if source.lora:
             task = "SEQ_CLS" if load is _load_classifier else "CAUSAL_LM"
             seed = self.config.seed
             self.model = models.add_lora(self.model, rank=source.lora, task=task, seed=seed)
-        coded = encode(records, self.tokenizer, limit)
+        coded = encode(records, self.tokenizer, self.limit)
         self.groups, self.extra = self._prepare(records, coded, use_margin)
         self.data, self.kept = source.data, coded.kept
         self.reports = [str(records.report), *coded.lines()]
         self.held_out = None
         if held_out is not None:
-            coded = encode(held_out, self.tokenizer, limit)
+            coded = encode(held_out, self.tokenizer, self.limit)
             self.held_out = self._prepare(held_out, coded, use_margin)
             self.reports += [str(held_out.report), *coded.lines()]
 
@@ -478,7 +478,11 @@ class _Setup:
         if isinstance(kept[0], Unpaired):
             shown = [(prompt, answers[0]) for prompt, answers in coded.groups]
             labels = torch.tensor([record.label for record in kept])
-            return dpo.kto_groups(shown, self.config.seed), {"desirable": labels}
+            groups = [  # the lent response, which only measures, may be too long for this prompt
+                (prompt, [own, lent[: self.limit - len(prompt)]])
+                for prompt, (own, lent) in dpo.kto_groups(shown, self.config.seed)
+            ]
+            return groups, {"desirable": labels}
         if not use_margin:
             return coded.groups, {}
         margins = [record.margin for record in kept]
@@ -564,3 +568,7 @@ def _is_classifier(name: str | Path) -> bool:
 
 def _context(model: Any) -> int:
     return getattr(model.config, "max_position_embeddings", None) or 1 << 20
+
+
+def _limit(max_length: int | None, model: Any) -> int:
+    return min(max_length or _context(model), _context(model))
