@@ -203,7 +203,16 @@ def test_eq_9_13_a_classifier_is_bradley_terry_against_nobody(asked):
     )
 
 
-def test_eq_9_14_endless_data_give_the_logit_of_the_mean():
+def test_eq_9_14_the_classification_loss_bounds_that_of_bradley_terry(asked):
+    rng = np.random.default_rng(15)
+    for scale in (0.01, 1.0, 30.0):
+        r = scale * rng.normal(size=6)
+        for pair in asked:
+            single = classification_log_likelihood(r, pair[None])
+            assert -bradley_terry_log_likelihood(r, pair[None]) <= -single + 1e-12
+
+
+def test_eq_9_15_endless_data_give_the_logit_of_the_mean():
     """The expected log-likelihood of one item's reward is stationary there."""
     r, q = np.array([0.5, -0.2, 1.0]), np.array([0.2, 0.5, 0.3])
     share = win_probability(r, q)
@@ -217,7 +226,7 @@ def test_eq_9_14_endless_data_give_the_logit_of_the_mean():
     np.testing.assert_allclose(found, np.log(others / (1 - others)), atol=0.06)
 
 
-def test_eq_9_15_the_floor_of_jensen():
+def test_eq_9_16_the_floor_of_jensen():
     rng = np.random.default_rng(14)
     for _ in range(100):
         r, q, beta = 2 * rng.normal(size=5), rng.dirichlet(np.ones(5)), rng.uniform(0.3, 2)
