@@ -3,8 +3,10 @@
 import inspect
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,12 +33,21 @@ Paths = Annotated[list[Path] | None, typer.Argument(metavar="[NOTEBOOK]...")]
 
 
 def main() -> None:
-    """Run the command; an error of the book is one message, not a traceback."""
-    try:
-        app()
-    except IrlbookError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+    """Run the command; an error or a warning of the book is one message, without code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
+        try:
+            app()
+        except IrlbookError as error:
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+
+def _show_warning(other: Callable[..., None], message: Warning, kind: type, *where: Any) -> None:
+    if kind.__module__ == IrlbookError.__module__:
+        typer.echo(f"warning: {message}", err=True)
+    else:
+        other(message, kind, *where)
 
 
 @contextmanager

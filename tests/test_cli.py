@@ -17,22 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run `irlbook ARGS` in this process: (exit code, stdout, stderr)."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["irlbook", *map(str, args)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def book(tmp_path, monkeypatch):
     """A small checkout, and the current folder in it."""
     (tmp_path / "irlbook").mkdir()

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM
 
-from irlbook import checkpoints, cli
+from irlbook import checkpoints
 from irlbook.checkpoints import read_metrics
 from irlbook.data import (
     Demonstration,
@@ -68,22 +68,6 @@ def world(tmp_path_factory):
     labelled = [Unpaired(prompt(i), good if i % 2 else bad, bool(i % 2)) for i in range(12)]
     write_unpaired(folder / "labelled.jsonl", labelled)
     return folder
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run `irlbook ARGS` in this process: (exit code, stdout, stderr)."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["irlbook", *map(str, args)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_the_commands_hand_one_another_their_models(world, call, tmp_path):
@@ -263,6 +247,14 @@ def test_kto_puts_a_long_response_to_a_long_prompt(world, tmp_path):
     settings = TrainingConfig(steps=1, batch_size=2, **QUIET)
     done = pipeline.train_dpo(source, tmp_path / "o", settings, dpo.PreferenceConfig("kto"))
     assert "0 prompts leave no room, 0 lose" in done.reports[1]
+
+
+@pytest.mark.filterwarnings("default::irlbook.errors.FlatLossWarning")
+def test_a_warning_of_the_book_is_one_message(world, call, tmp_path):
+    command = ("train", "dpo", "--model", world / "start", "--data", world / "pairs.jsonl")
+    code, _, err = call(*command, "--out", tmp_path, "--steps", 30, "--learning-rate", 1e-12)
+    assert code == 0 and ".py" not in err
+    assert err.startswith("warning: the loss has stayed at 0.6931")
 
 
 def test_an_interrupt_says_how_to_go_on(world, call, tmp_path, monkeypatch):
