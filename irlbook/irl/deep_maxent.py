@@ -346,7 +346,7 @@ def _demand(result: DeepMaxEntResult, reward: np.ndarray) -> None:
     spread = float(np.ptp(reward))
     if spread <= 1e-9 * max(1.0, float(np.abs(reward).max())) and result.occupancy_gap > 1e-3:
         raise CollapsedRewardError(
-            f"the reward is {reward.flat[0]:.3g} everywhere, yet model and expert differ by "
+            f"the reward is {reward.flat[0] + 0.0:.3g} everywhere, yet model and expert differ by "
             f"{result.occupancy_gap:.3g} visits somewhere. Look for dead ReLU units, for features "
             "that are the same in all states, or for a penalty that outweighs the data."
         )
