@@ -123,7 +123,7 @@ def test_an_expert_that_nobody_can_match_stops_with_the_distance(problem):
 
 
 def minimize_distance(world, features, target):
-    """Distance of `target` from all that policies can do: vertices by a program over occupancies."""
+    """Distance of `target` from all that policies can do; vertices by a program over visits."""
     P = world.dense().reshape(-1, world.n_states)
     stacked = np.repeat(features, world.n_actions, axis=0)
     flow = np.repeat(np.eye(world.n_states), world.n_actions, axis=0) - world.discount * P

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.optimize import nnls
 
 from irlbook.errors import (
     ImproperPolicyError,
@@ -65,22 +64,50 @@ class ApprenticeshipResult:
 def nearest_in_hull(points: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
     """The point of the convex hull of `points` (n, K) that is nearest to `target` (K,), eq 5.11.
 
-    Non-negative least squares on one more row: x minimises ||A x||^2 + (1.x - 1)^2 with
-    A = (points - target)^T, and x / sum(x) is exactly the nearest mixture.
+    Wolfe's (1976) active-set method: keep a few points, move to the nearest point of the flat
+    through them, drop those whose weight would turn negative, add the point that lies furthest
+    towards the target; done when none does. Exact after finitely many steps, up to rounding.
 
     Returns:
         weights (n,) of the mixture, and the point (K,).
     """
     points, target = np.asarray(points, dtype=float), np.asarray(target, dtype=float)
-    away = points - target
-    scale = max(float(np.abs(away).max()), 1e-300)
-    solution, _ = nnls(np.vstack([away.T / scale, np.ones(len(points))]), _last(points.shape[1]))
-    mixture = solution / solution.sum()
+    away = points - target  # the nearest point to 0 is sought
+    slack = 1e-13 * max(float((away**2).sum(axis=1).max()), 1e-300)
+    active = [int((away**2).sum(axis=1).argmin())]
+    weights = np.ones(1)
+    for _ in range(20 * (len(points) + points.shape[1])):
+        here = weights @ away[active]
+        newest = int((away @ here).argmin())
+        if here @ here - away[newest] @ here <= slack or newest in active:
+            break
+        active, weights = [*active, newest], np.append(weights, 0.0)
+        while True:
+            flat = _nearest_on_flat(away[active])
+            if (flat > 1e-12).all():
+                weights = flat
+                break
+            falling = flat <= 1e-12
+            drop = np.where(falling, weights / np.where(falling, weights - flat, 1.0), np.inf)
+            share = min(1.0, float(drop.min()))
+            weights = (1.0 - share) * weights + share * flat
+            keep = (weights > 1e-12) & ~(falling & (drop <= share))
+            active = [a for a, kept in zip(active, keep, strict=True) if kept]
+            weights = weights[keep] / weights[keep].sum()
+    mixture = np.zeros(len(points))
+    mixture[active] = weights
     return mixture, mixture @ points
 
 
-def _last(size: int) -> np.ndarray:
-    return np.append(np.zeros(size), 1.0)
+def _nearest_on_flat(corners: np.ndarray) -> np.ndarray:
+    """Weights (n,), of sum 1 and any sign, of the point nearest to 0 on the flat through them."""
+    n = len(corners)
+    system = np.ones((n + 1, n + 1))
+    system[0, 0] = 0.0
+    system[1:, 1:] = corners @ corners.T
+    scale = max(float(np.abs(system[1:, 1:]).max()), 1e-300)
+    system[1:, 1:] /= scale
+    return np.linalg.lstsq(system, np.append(1.0, np.zeros(n)), rcond=None)[0][1:]
 
 
 def project_on_segment(start: Any, end: Any, target: Any) -> float:
