@@ -256,6 +256,20 @@ def test_a_folder_without_weights_is_named(saved, tmp_path):
         load_lm(folder)
 
 
+def test_damaged_weights_and_a_missing_tokenizer_are_named(saved, tmp_path):
+    whole = (saved / "model.safetensors").read_bytes()
+    for name, kept in (("half", whole[: len(whole) // 2]), ("empty", b"")):
+        folder = shutil.copytree(saved, tmp_path / name)
+        (folder / "model.safetensors").write_bytes(kept)
+        with pytest.raises(ModelNotFoundError, match=f"{name} are cut off or damaged"):
+            load_lm(folder)
+    folder = shutil.copytree(saved, tmp_path / "mute")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(TokenizerError, match="mute holds no tokenizer"):
+        load_lm(folder)
+
+
 def test_foreign_code_is_never_run(tokenizer, tmp_path):
     mark = tmp_path / "ran"
     (tmp_path / "evil.py").write_text(f"open({str(mark)!r}, 'w')")

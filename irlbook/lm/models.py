@@ -186,8 +186,19 @@ def load_reward_model(
 def load_tokenizer(
     name_or_path: str | Path, *, revision: str | None = None, offline: bool = False
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, from a folder or by name."""
+    """The tokenizer of a model, from a folder or by name.
+
+    Raises:
+        TokenizerError: the folder holds none.
+    """
     source = _source(name_or_path)
+    if isinstance(source, Path):
+        kinds = ("tokenizer*", "vocab*", "*.model")
+        if not any(file for kind in kinds for file in source.glob(kind)):
+            raise TokenizerError(
+                f"{source} holds no tokenizer. Save it beside the model: "
+                "tokenizer.save_pretrained(folder)."
+            )
     options = {"revision": revision, "local_files_only": offline}
     return _from_pretrained(_tokenizer_loader(source), source, options)
 
@@ -434,6 +445,10 @@ def _from_pretrained(loader: Any, source: Path | str, options: dict) -> Any:
             return loader.from_pretrained(source, trust_remote_code=False, **options, **weights)
     except ImportError as error:
         raise MissingDependencyError(f"loading {source} needs a package: {error}") from error
+    except SafetensorError as error:
+        raise ModelNotFoundError(
+            f"the weights of {source} are cut off or damaged ({error}). Fetch or save them again."
+        ) from error
     except (OSError, ValueError) as error:
         text = str(error)
         if "safetensors" in text and weights:
