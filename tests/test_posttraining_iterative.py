@@ -108,11 +108,15 @@ def test_a_round_starts_at_log_2_where_it_is_its_own_reference(start, reference)
 
 def test_a_reward_model_is_a_reward_too(start):
     model, tokenizer = start
-    head = torch.nn.Linear(32, 1, bias=False)
-    classifier = models.tiny_lm(tokenizer, hidden=32, heads=2, context=48)
-    classifier.score = head
-    _, reports = iterate_dpo(model, tokenizer, PROMPTS, RewardScorer(classifier), config(rounds=2))
-    assert reports[-1].reward > reports[0].reward
+    classifier = copy.deepcopy(model)
+    classifier.score = torch.nn.Linear(32, 1, bias=False)
+    with torch.no_grad():  # how much more likely the model finds a question mark than a stop
+        ids = tokenizer.convert_tokens_to_ids(["?", "."])
+        rows = model.get_output_embeddings().weight[ids]
+        classifier.score.weight.copy_(rows[:1] - rows[1:])
+    scorer = RewardScorer(classifier, "sum")
+    _, reports = iterate_dpo(model, tokenizer, PROMPTS, scorer, config())
+    assert reports[-1].reward > reports[0].reward and reports[0].pairs > 0
 
 
 def test_a_reward_that_cannot_tell_takes_no_step(start):

@@ -326,7 +326,7 @@ def test_the_family_is_reached_from_python(world, tmp_path):
         assert done.result.steps == 1 and (done.model / "model.safetensors").is_file()
 
 
-def test_several_reward_bothare_an_ensemble(world, call, tmp_path):
+def test_several_reward_models_are_an_ensemble(world, call, tmp_path):
     pairs, rewards = world / "pairs.jsonl", []
     for seed in (0, 1):
         settings = TrainingConfig(steps=3, batch_size=12, learning_rate=1e-2, seed=seed, **QUIET)
