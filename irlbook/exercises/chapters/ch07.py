@@ -386,11 +386,11 @@ def _ring(log_p, start, moves, log_u, rule=None, drop=False, edge="wrap"):
 
 
 def check_metropolis_path(answer, rng):
-    n = int(rng.integers(5, 9))
-    log_p = 0.6 * rng.normal(size=n)
+    n = int(rng.integers(9, 14))
+    log_p = -0.3 * np.abs(np.arange(n) - n // 2) + 0.05 * rng.normal(size=n)  # one gentle hill
     moves = rng.choice([-1, 1], size=400)
     log_u = np.log(rng.random(400))
-    start = int(rng.integers(n))
+    start = 0  # at its foot, where the ring closes
     arguments = (log_p, start, moves, log_u)
     path = as_array(answer(*arguments), (-1,), what="the path")
     rejected = _ring(*arguments, drop=True)
