@@ -391,3 +391,27 @@ def test_lora_starts_at_the_base_model_and_trains_the_adapter_alone(saved, model
     loaded, _ = load_lm(folder)
     assert (logps(loaded) - logps(adapted)).abs().max() <= 1e-6
     assert (logps(loaded) - logps(model)).abs().max() > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
+def test_an_adapter_of_a_reward_model_is_no_language_model(saved, tokenizer, tmp_path):
+    """Read as a language model's it would score log-probabilities, silently."""
+    pytest.importorskip("peft")
+    base, _ = load_reward_model(saved, new_head=True, seed=3)
+    adapted = add_lora(base, rank=2, task="SEQ_CLS")
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1
+    ids = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        expected = adapted(ids).logits
+    folder = save(adapted, tokenizer, tmp_path / "adapter")
+    with pytest.raises(UnsupportedModelError, match="SEQ_CLS, not for a causal"):
+        load_lm(folder)
+    loaded, _ = load_reward_model(folder)
+    with torch.no_grad():
+        assert (loaded(ids).logits - expected).abs().max() <= 1e-5
+    policy = save(add_lora(load_lm(saved)[0], rank=2), tokenizer, tmp_path / "policy")
+    with pytest.raises(UnsupportedModelError, match="not of a reward model"):
+        load_reward_model(policy)

@@ -309,12 +309,22 @@ def test_lora_trains_the_adapter_alone_and_its_checkpoint_is_small(world, tmp_pa
     assert margin > 0
 
 
-def test_lora_reward_model(world, tmp_path):
+@pytest.mark.parametrize("pooling", ["last", "sum"])
+def test_a_lora_reward_model_is_saved_whole_and_scores_as_trained(world, call, tmp_path, pooling):
+    """Its adapter alone would be taken for a language model's, and forget its pooling."""
     pytest.importorskip("peft")
     source = pipeline.Source(world / "start", world / "pairs.jsonl", lora=2)
-    settings = TrainingConfig(steps=4, batch_size=12, learning_rate=1e-2, bucket=1, **QUIET)
-    rows = pipeline.train_reward(source, tmp_path, settings).result.history
+    settings = TrainingConfig(steps=8, batch_size=12, learning_rate=1e-2, bucket=1, **QUIET)
+    done = pipeline.train_reward(source, tmp_path, settings, pooling=pooling)
+    rows = done.result.history
     assert rows[-1]["loss"] < rows[0]["loss"]
+    again = pipeline.train_reward(source, tmp_path, settings, pooling=pooling)  # nothing to do
+    found, lines = pipeline.score_file(again.model, world / "pairs.jsonl")
+    assert "100.0% of 12 pairs" in lines[-1]
+    loaded, _ = models.load_reward_model(done.model)
+    assert loaded.config.reward_pooling == pooling
+    margin = np.mean([r["score"] * (1 if r["response"] == "chosen" else -1) for r in found]) * 2
+    assert rows[-1]["margin"] < margin < 1.5 * rows[-1]["margin"]  # one step later
 
 
 def test_the_family_is_reached_from_python(world, tmp_path):

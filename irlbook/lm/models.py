@@ -123,7 +123,7 @@ def load_lm(
     """
     source = _source(name_or_path)
     options = {"revision": revision, "local_files_only": offline}
-    if isinstance(source, Path) and (source / "adapter_config.json").is_file():
+    if adapter_task(source) is not None:
         return _load_adapter(source, device, dtype, offline)
     _check_head(source, CAUSAL_HEADS, "a causal language model", options)
     model = _load_weights(transformers.AutoModelForCausalLM, source, {"dtype": dtype, **options})
@@ -156,6 +156,8 @@ def load_reward_model(
     """
     source = _source(name_or_path)
     options = {"revision": revision, "local_files_only": offline}
+    if adapter_task(source) is not None:
+        return _load_reward_adapter(source, device, dtype, offline)
     heads = CAUSAL_HEADS + REWARD_HEADS if new_head else REWARD_HEADS
     wanted = "a reward model (new_head=True starts one from a language model)"
     if new_head:
@@ -478,13 +480,44 @@ def _peft() -> Any:
     return peft
 
 
+def adapter_task(source: Path | str) -> str | None:
+    """CAUSAL_LM or SEQ_CLS where a folder holds a LoRA adapter of that kind; None elsewhere."""
+    if not (isinstance(source, Path) and (source / "adapter_config.json").is_file()):
+        return None
+    return json.loads((source / "adapter_config.json").read_text()).get("task_type") or "CAUSAL_LM"
+
+
 def _load_adapter(
     folder: Path, device: torch.device | str, dtype: torch.dtype, offline: bool
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     peft = _peft()
+    if adapter_task(folder) != "CAUSAL_LM":
+        raise UnsupportedModelError(
+            f"{folder} is an adapter for {adapter_task(folder)}, not for a causal language model."
+        )
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     model, tokenizer = load_lm(base, device, dtype, offline=offline)
     model = peft.PeftModel.from_pretrained(model, folder, is_trainable=True)
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = load_tokenizer(folder)
+    return model.to(device).eval(), tokenizer
+
+
+def _load_reward_adapter(
+    folder: Path, device: torch.device | str, dtype: torch.dtype, offline: bool
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A reward model whose adapter, with its head, is merged into the base: a plain model."""
+    peft = _peft()
+    if adapter_task(folder) != "SEQ_CLS":
+        raise UnsupportedModelError(
+            f"{folder} is the adapter of a language model, not of a reward model. To start one from "
+            "it, save it merged first: model, tokenizer = load_lm(folder); "
+            "save(model.merge_and_unload(), tokenizer, new_folder)."
+        )
+    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    model, tokenizer = load_reward_model(base, device, dtype, offline=offline, new_head=True)
+    model = peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = load_tokenizer(folder)
+        model.config.pad_token_id = tokenizer.pad_token_id
     return model.to(device).eval(), tokenizer

@@ -530,6 +530,9 @@ class _Setup:
         if self.config.shard:
             unshard(scorer)
         if is_main_process():
+            if getattr(self.model, "peft_type", None) and hasattr(scorer.model, "score"):
+                # An adapter alone would forget how its head is read.
+                self.model = self.model.merge_and_unload()
             models.save(self.model, self.tokenizer, out / "model")
         return Trained(result, out / "model", self.reports)
 
@@ -559,6 +562,8 @@ def _load_classifier(name: str | Path, config: TrainingConfig, revision: str | N
 def _is_classifier(name: str | Path) -> bool:
     from transformers import AutoConfig
 
+    if task := models.adapter_task(Path(name)):
+        return task == "SEQ_CLS"
     try:
         names = AutoConfig.from_pretrained(name, trust_remote_code=False).architectures or []
     except (OSError, ValueError):
