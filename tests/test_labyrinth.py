@@ -9,7 +9,8 @@ from irlbook.data import files
 from irlbook.data.labyrinth import DRINK_COLUMNS, STEP_COLUMNS, read_labyrinth
 from irlbook.envs.labyrinth import BACK, LEFT, RIGHT, corridors, labyrinth, positions, thirsty
 from irlbook.irl.bayesian import Posterior, choice_counts
-from irlbook.mdp import Trajectories, sample_trajectories
+from irlbook.irl.deep_maxent import DeepMaxEntConfig, fit_deep_max_ent
+from irlbook.mdp import TabularMDP, Trajectories, sample_trajectories
 
 
 def test_every_corridor_leads_where_the_tree_says():
@@ -231,3 +232,24 @@ def test_real_mice_a_reward_for_the_thirsty_ranks_the_port_first(mice):
     weight[116] += fit.mode[128]
     assert (weight <= weight[116]).all() and sated_rank >= 10
     assert fit.interval(0.9)[128, 0] > 0
+
+
+def test_real_mice_deep_fit_neither_collapses_nor_runs_away(mice):
+    """The regression test for imitation, issue 808: all-zero rewards on mouse data."""
+    maze = labyrinth()
+    demos = maze.trajectories([b.nodes for b in read_labyrinth(mice, "D9a")])
+    occupancy = demos.counts(128, 3, maze.mdp.discount)
+    features = maze.arrivals().toarray().reshape(128, 3, 128)
+    config = DeepMaxEntConfig(hidden=(16,))
+    fit = fit_deep_max_ent(maze.mdp, features, occupancy, config, reference=maze.reference)
+    assert fit.report.converged and np.ptp(fit.reward) > 1.0 and fit.occupancy_gap < 0.1
+    assert fit.trace[-1, 1] < 0.05 * fit.trace[0, 1]
+    # But the discounted dual sees the first steps of a bout only: worse than the random walk.
+    nats = -np.log(fit.policy[demos.acting_states, demos.actions]).mean()
+    assert 0.91 < nats < 0.95
+    # Bouts of 6 to 374 steps in a maze without an end: refused, with the reason.
+    moves = maze.mdp.dense()
+    moves[127, :, 127] = 1.0
+    endless = TabularMDP.create(moves, np.zeros(128), start=0, discount=maze.mdp.discount)
+    with pytest.raises(errors.UnreachableFeaturesError, match="terminal states in which they end"):
+        fit_deep_max_ent(endless, features, occupancy, config, reference=maze.reference)
