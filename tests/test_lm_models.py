@@ -415,3 +415,5 @@ def test_an_adapter_of_a_reward_model_is_no_language_model(saved, tokenizer, tmp
     policy = save(add_lora(load_lm(saved)[0], rank=2), tokenizer, tmp_path / "policy")
     with pytest.raises(UnsupportedModelError, match="not of a reward model"):
         load_reward_model(policy)
+    with pytest.raises(UnsupportedModelError, match="has an adapter already"):
+        add_lora(load_lm(policy)[0])

@@ -289,8 +289,14 @@ def add_lora(
 
     Raises:
         MissingDependencyError: peft is not installed.
+        UnsupportedModelError: the model has an adapter; a second one could not be loaded again.
     """
     peft = _peft()
+    if isinstance(model, peft.PeftModel):
+        raise UnsupportedModelError(
+            "the model has an adapter already. Train that one further (without --lora), or save "
+            "the model merged first: save(model.merge_and_unload(), tokenizer, folder)."
+        )
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -510,8 +516,8 @@ def _load_reward_adapter(
     peft = _peft()
     if adapter_task(folder) != "SEQ_CLS":
         raise UnsupportedModelError(
-            f"{folder} is the adapter of a language model, not of a reward model. To start one from "
-            "it, save it merged first: model, tokenizer = load_lm(folder); "
+            f"{folder} is the adapter of a language model, not of a reward model. To start one "
+            "from it, save it merged first: model, tokenizer = load_lm(folder); "
             "save(model.merge_and_unload(), tokenizer, new_folder)."
         )
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
