@@ -327,6 +327,34 @@ def train_dpo(
     _train("dpo", run | {"learning_rate": learning_rate}, loss=config, kl_prompts=kl_prompts)
 
 
+Seed = Annotated[int, typer.Option(help="Every seed has its own model and its own texts.")]
+
+
+@app.command()
+def world(
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    seed: Seed = 0,
+    pairs: Annotated[int, typer.Option(help="Preferences to write.", min=1)] = 1500,
+) -> None:
+    """Write the reviews world to try things on: its model, demonstrations, preferences."""
+    from irlbook.posttraining.book_models import write_world
+
+    for path in write_world(out, seed, pairs):
+        typer.echo(path)
+
+
+@app.command()
+def models(
+    out: Annotated[Path, typer.Argument(help="The model's folder.")], seed: Seed = 0
+) -> None:
+    """For authors: train a starting point of the chapters again (two minutes on one core)."""
+    from irlbook.posttraining.book_models import build
+
+    card = build(seed, out)
+    for name in ("held_out_loss", "gold", "gold_se", "ended"):
+        typer.echo(f"{name} {card[name]}")
+
+
 @app.command()
 def sample(
     model: Annotated[str, typer.Argument(help="A hub name, a folder, or a run's folder.")],

@@ -5,8 +5,11 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from irlbook.errors import ModelNotFoundError
+from irlbook import data
+from irlbook.cli import app
+from irlbook.errors import FolderInUseError, ModelNotFoundError
 from irlbook.lm import models
 from irlbook.posttraining import book_models
 from irlbook.posttraining.book_models import SEEDS, SHIPPED, Recipe
@@ -75,3 +78,22 @@ def test_a_profiles_model_is_fine_tuned_once_and_kept(tmp_path, monkeypatch):
     model, _ = book_models.load(0, profile)
     shipped, _ = book_models.load(3)
     assert not torch.equal(next(model.parameters()), next(shipped.parameters()))
+
+
+def test_the_world_is_written_once_as_files_that_the_commands_read(tmp_path):
+    done = CliRunner().invoke(app, ["world", str(tmp_path / "w"), "--pairs", "6"])
+    assert done.exit_code == 0 and len(done.output.splitlines()) == 4
+    models.load_lm(tmp_path / "w" / "model")
+    pairs = data.read_preferences(tmp_path / "w" / "preferences.jsonl")
+    held_out = data.read_preferences(tmp_path / "w" / "held_out.jsonl")
+    assert len(pairs) == 6 and len(held_out) == 2 and not set(pairs) & set(held_out)
+    assert len(data.read_demonstrations(tmp_path / "w" / "demonstrations.jsonl")) == 24
+    with pytest.raises(FolderInUseError, match="Give another"):
+        book_models.write_world(tmp_path / "w")
+
+
+def test_the_command_makes_a_model_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(book_models, "Recipe", lambda: SHORT)
+    done = CliRunner().invoke(app, ["models", str(tmp_path / "m"), "--seed", "7"])
+    assert done.exit_code == 0 and "held_out_loss" in done.output
+    assert json.loads((tmp_path / "m" / "card.json").read_text())["seed"] == 7

@@ -25,7 +25,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from irlbook import data
-from irlbook.errors import ModelNotFoundError
+from irlbook.errors import FolderInUseError, ModelNotFoundError
 from irlbook.lm import models, tokenization
 from irlbook.lm.logprobs import ResponseScorer
 from irlbook.lm.sampling import sample
@@ -139,6 +139,36 @@ def _train(seed: int, recipe: Recipe, progress: bool) -> tuple[Any, Any, list[fl
     result = train(scorer, coded, objective, config, pad_id=pad)
     measured = evaluate_objective(scorer, held_out, objective, config, pad_id=pad)()
     return model, tokens, list(result.column("loss")), measured["held_out_loss"]
+
+
+def write_world(out: Path | str, seed: int = 0, pairs: int = 1_500) -> list[Path]:
+    """A folder to try the commands on: a starting point and files of the reviews world.
+
+    Args:
+        out: a new or empty folder.
+        pairs: preferences to write; a third as many more are held out.
+
+    Returns:
+        what was written: model, demonstrations, preferences, held-out preferences.
+
+    Raises:
+        FolderInUseError: `out` holds something already.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FolderInUseError(f"{out} is not an empty folder; it stays as it is. Give another.")
+    model, tokens = load(seed)
+    rng = np.random.default_rng([seed, 3])
+    return [
+        models.save(model, tokens, out / "model"),
+        data.write_demonstrations(
+            out / "demonstrations.jsonl", reviews.demonstrations(4 * pairs, rng)
+        ),
+        data.write_preferences(out / "preferences.jsonl", reviews.preferences(pairs, rng)),
+        data.write_preferences(
+            out / "held_out.jsonl", reviews.preferences(max(1, pairs // 3), rng)
+        ),
+    ]
 
 
 @torch.no_grad()
