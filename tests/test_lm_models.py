@@ -373,7 +373,6 @@ def test_lora_without_peft_says_what_to_install(model, monkeypatch):
         add_lora(model)
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
 def test_lora_starts_at_the_base_model_and_trains_the_adapter_alone(saved, model, tmp_path):
     pytest.importorskip("peft")
     base, tokenizer = load_lm(saved)
@@ -393,7 +392,6 @@ def test_lora_starts_at_the_base_model_and_trains_the_adapter_alone(saved, model
     assert (logps(loaded) - logps(model)).abs().max() > 1e-3
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
 def test_an_adapter_of_a_reward_model_is_no_language_model(saved, tokenizer, tmp_path):
     """Read as a language model's it would score log-probabilities, silently."""
     pytest.importorskip("peft")

@@ -303,7 +303,7 @@ def add_lora(
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type=task,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         return peft.get_peft_model(model, config)
 
@@ -387,13 +387,18 @@ def _tokenizer_loader(source: Path | str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and load reports (`_load_weights` reads those)."""
+    """Without transformers' progress bars and load reports (`_load_weights` reads those).
+
+    And without what peft is told about names of transformers that it still uses.
+    """
     shown = logging.is_progress_bar_enabled()
     reporter = logging.get_logger("transformers.modeling_utils")
     logging.disable_progress_bar()
     reporter.addFilter(_only_errors)  # a filter: where a level is set, transformers says more
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            yield
     finally:
         reporter.removeFilter(_only_errors)
         if shown:
@@ -503,7 +508,8 @@ def _load_adapter(
         )
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     model, tokenizer = load_lm(base, device, dtype, offline=offline)
-    model = peft.PeftModel.from_pretrained(model, folder, is_trainable=True)
+    with _quiet():
+        model = peft.PeftModel.from_pretrained(model, folder, is_trainable=True)
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = load_tokenizer(folder)
     return model.to(device).eval(), tokenizer
@@ -522,7 +528,8 @@ def _load_reward_adapter(
         )
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     model, tokenizer = load_reward_model(base, device, dtype, offline=offline, new_head=True)
-    model = peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
+    with _quiet():
+        model = peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = load_tokenizer(folder)
         model.config.pad_token_id = tokenizer.pad_token_id
