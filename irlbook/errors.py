@@ -281,3 +281,11 @@ class TerminalPotentialError(InvalidMDPError):
 
 class TruncatedDemonstrationsError(InvalidTrajectoryError):
     """Demonstrations were cut off so early that their discounted feature sums are far too small."""
+
+
+class UnnormalisedOccupancyError(InvalidMDPError):
+    """Occupancies that should be compared do not sum to the same number: episodes end."""
+
+
+class InfiniteDivergenceError(IrlbookError, ValueError):
+    """One of two occupancies is 0 where the other is not, and the divergence is infinite."""
