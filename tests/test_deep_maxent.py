@@ -78,6 +78,42 @@ def test_the_occupancy_gradient_is_that_of_the_dual_in_theta(world, horizon, on_
     assert np.abs(-flat_gradient(network) - numeric).max() > 0.05
 
 
+def planted_visits(mdp, reward, bug):
+    """Visits (S,) of the model with one silent bug of public code, or none."""
+    P, discount = mdp.dense(), mdp.discount
+    values, policies = np.zeros(mdp.n_states), []
+    for _ in range(T):
+        q = reward[:, None] + (1.0 if bug == "no discount in the plan" else discount) * P @ values
+        soft = np.log(np.exp(q - q.max()).sum(axis=1)) + q.max()
+        policies.append(np.exp(q - soft[:, None]))
+        values = q.max(axis=1) if bug == "hard max" else soft
+    here, visits = mdp.start.copy(), np.zeros(mdp.n_states)
+    for pi in policies if bug == "time reversed" else policies[::-1]:
+        visits += here
+        flow = np.einsum("s,sa,sap->p", here, pi, P)
+        here = flow * (1.0 if bug == "no discount in the visits" else discount)
+    return visits
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [None, "hard max", "no discount in the plan", "no discount in the visits", "time reversed"],
+)
+def test_finite_differences_of_the_dual_catch_each_planted_bug(world, bug):
+    mdp, features, expert = world
+    reward = 1.5 * features @ np.array([1.0, -1.0, 0.5])
+    dual = OccupancyDual(mdp, expert, horizon=T)
+    push = 1e-5 * np.eye(12)
+    numeric = np.array(
+        [
+            (dual(torch.from_numpy(reward + e)) - dual(torch.from_numpy(reward - e))).item() / 2e-5
+            for e in push
+        ]
+    )
+    error = np.abs(planted_visits(mdp, reward, bug) - expert.sum(axis=1) - numeric).max()
+    assert error < 1e-6 if bug is None else error > 0.01
+
+
 def test_the_dual_of_a_table_is_the_linear_dual(world):
     mdp, features, expert = world
     w = np.array([0.4, 0.2, -0.6])
