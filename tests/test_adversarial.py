@@ -243,23 +243,23 @@ TRANSFER = [(4, 5, 0, 4, (3, 4)), (4, 5, 1, 3, (2, 0)), (4, 4, 3, 0, (3, 3)), (6
 def test_the_state_only_reward_transfers_and_the_other_does_not():
     """Fu et al. 2018, table 1, in five small worlds; eq 8.9: g is r / beta, h is V / beta."""
     for height, width, door, moved, goal in TRANSFER:
-        here = two_rooms(height, width, door=door, goal=goal)
+        here = two_rooms(height, width, door=door, goal=goal, anywhere=True)
         there = two_rooms(height, width, door=moved, goal=goal)
-        plan = soft_policy_iteration(here, beta=0.2)
+        plan = soft_policy_iteration(here, beta=0.5)
         expert = adv.normalised_occupancy(here, plan.policy)
         best = expected_return(there, policy_iteration(there).policy)
-        state = airl(here, expert, state_only=True, iterations=60)
-        pair = airl(here, expert, state_only=False, iterations=60)
-        assert state.divergences[-1] < 1e-5 and pair.divergences[-1] < 1e-5
-        assert np.ptp(state.reward[:, 0] * 0.2 - here.reward[:, 0]) < 0.02
-        assert np.ptp(state.potential * 0.2 - plan.values) < 0.05
-        usual = plan.policy > 0.01  # what is hardly ever done is hardly fitted
-        assert np.abs(pair.reward - plan.log_policy)[usual].max() < 0.01
+        state = airl(here, expert, state_only=True, iterations=100)
+        pair = airl(here, expert, state_only=False, iterations=100)
+        assert max(state.divergences[-1], pair.divergences[-1]) < 2e-3
+        assert np.ptp(state.reward[:, 0] * 0.5 - here.reward[:, 0]) < 0.1
+        assert np.ptp(state.potential * 0.5 - plan.values) < 0.05
+        assert np.abs(pair.reward - plan.log_policy).max() < 0.2
         got = [
             expected_return(there, policy_iteration(there.with_reward(r.reward)).policy)
             for r in (state, pair)
         ]
-        assert np.isclose(got[0], best) and got[1] < 0.5 * best
+        assert np.isclose(got[0], best) and got[1] < 0.1 * best
+        assert expected_return(there, pair.policy) < 0.1 * best  # the policy itself, carried over
 
 
 def test_the_discriminator_of_airl():

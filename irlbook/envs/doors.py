@@ -16,12 +16,14 @@ def two_rooms(
     door: int,
     goal: tuple[int, int],
     discount: float = 0.9,
+    anywhere: bool = False,
 ) -> TabularMDP:
     """A grid cut in two by a thin wall under row height // 2 - 1, open only in column `door`.
 
     Every cell can be reached wherever the door is: moving it changes the moves and nothing else.
     Moves are certain; a move into a wall stays. Actions: stay, up, right, down, left. A step that
-    begins in the goal pays 1; nothing ends. Episodes begin in the upper room, anywhere.
+    begins in the goal pays 1; nothing ends. Episodes begin in the upper
+    room, in any of its cells; `anywhere`: in any cell of both, so that an expert is seen in all.
 
     Raises:
         InvalidEnvironmentError: the door is outside, or the goal is not in the lower room.

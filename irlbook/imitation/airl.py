@@ -59,7 +59,7 @@ def fit_discriminator(
     occupancy: np.ndarray,
     parameters: np.ndarray,
     *,
-    ridge: float = 1e-8,
+    ridge: float = 1e-10,
     steps: int = 20,
 ) -> np.ndarray:
     """(K,) logistic regression of expert against policy with scores f - log pi (Newton). Convex."""
@@ -75,9 +75,10 @@ def fit_discriminator(
     for _ in range(steps):
         d = 1.0 / (1.0 + np.exp(-np.clip(x @ parameters - log_policy.reshape(-1), -700, 700)))
         gradient = x.T @ ((positive + negative) * d - positive) + ridge * parameters
-        curvature = (x.T * ((positive + negative) * d * (1 - d))) @ x
+        # A floor under d (1 - d): where one of the two hardly ever is, Newton would leap.
+        curvature = (x.T * ((positive + negative) * np.maximum(d * (1 - d), 0.1))) @ x
         move = np.linalg.solve(curvature + ridge * np.eye(len(parameters)), gradient)
-        if gradient @ move < 1e-14:
+        if gradient @ move < 1e-18:
             break
         rate = 1.0
         while (trial := loss(parameters - rate * move)) > value and rate > 1e-6:
@@ -93,7 +94,7 @@ def airl(
     state_only: bool = True,
     iterations: int = 200,
     step: float = 0.5,
-    ridge: float = 1e-8,
+    ridge: float = 1e-10,
 ) -> AIRLResult:
     """AIRL with exact occupancies: fit the discriminator, pay f - log pi, step the policy.
 
@@ -120,7 +121,9 @@ def airl(
             design, log_policy, expert, occupancy, parameters, ridge=ridge
         )
         f = (design @ parameters).reshape(n_states, n_actions)
-        policy = mirror_step(policy, advantages(mdp, policy, f - log_policy), step)
+        advantage = advantages(mdp, policy, f - log_policy)
+        rate = min(step, 4.0 / max(np.abs(advantage).max(), 1e-300))
+        policy = mirror_step(policy, advantage, rate)
     if state_only:
         g, h = parameters[:n_states], parameters[n_states:]
         reward = np.repeat(g[:, None], n_actions, axis=1)
