@@ -469,8 +469,12 @@ class Trajectories:
         """Return self after checking every state, action and move against `mdp`.
 
         Raises:
-            InvalidTrajectoryError: names the trajectory, the step and the impossible move.
+            InvalidTrajectoryError: names the trajectory, the step and the impossible move; or the
+                trajectory that takes no action.
         """
+        empty = np.flatnonzero(self.lengths < 1)
+        if empty.size:
+            raise InvalidTrajectoryError(f"trajectory {empty[0]} is empty: it takes no action.")
         self._check_numbers(mdp.n_states, mdp.n_actions)
         for i, (states, actions) in enumerate(self):
             rows = states[:-1] * mdp.n_actions + actions

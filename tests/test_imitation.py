@@ -97,6 +97,9 @@ def test_bad_demonstrations_are_named():
     assert behavior_cloning(good, mdp).shape == (2, 2)  # mixed lengths are fine
     with pytest.raises(errors.InvalidTrajectoryError, match="trajectory 1 is empty"):
         Trajectories.from_list([([0, 0], [0]), ([0], [])])
+    built = Trajectories(np.array([0, 0, 0]), np.array([0]), np.array([1, 0]))  # past from_list
+    with pytest.raises(errors.InvalidTrajectoryError, match="trajectory 1 is empty"):
+        behavior_cloning(built, mdp)
     cases = {
         "trajectory 1, step 2: state 7 is outside": [([0, 0], [0]), ([0, 0, 7], [0, 0])],
         "trajectory 0, step 1: action 2 is outside": [([0, 0, 0], [0, 2])],
