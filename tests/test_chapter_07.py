@@ -87,7 +87,7 @@ def test_eq_7_4_is_what_the_library_minimises(world):
     )
     result = fit_deep_max_ent(mdp, features, expert, config, horizon=T, beta=BETA, strict=False)
     r = result.reward[:, 0]
-    weights = sum(float((p**2).sum()) for p in result.network.parameters())
+    weights = sum((p**2).sum().item() for p in result.network.parameters())
     by_hand = enumerated_dual(mdp, result.reward, expert) + 0.35 * (r**2).mean() + 0.1 * weights
     assert result.trace[-1, 0] == pytest.approx(by_hand, abs=1e-9)
     assert result.trace[-1, 0] < result.trace[0, 0]

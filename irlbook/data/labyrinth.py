@@ -30,7 +30,7 @@ class Bout:
     """One visit of one mouse to the maze.
 
     Attributes:
-        segment: mouse and session. number: of the bout.
+        segment: mouse and recording. number: of the bout.
         nodes: (T + 1,) nodes in order; the last is the exit, 127. frames: (T + 1,) when.
         drinks: (D,) frames at which water began to flow; empty where none was recorded.
     """
