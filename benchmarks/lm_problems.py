@@ -113,6 +113,13 @@ Timed = tuple[np.ndarray, np.ndarray]
 """(steps - 1,) seconds of wall and of CPU time; the first step of a run is left out."""
 
 
+def now() -> tuple[float, float]:
+    """(wall, CPU) seconds, when a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter(), time.process_time()
+
+
 def ours(
     scorer: Any,
     groups: Sequence[Group],
@@ -138,7 +145,7 @@ def ours(
         reference = training.score(scorer, placed, objective.responses, config, PAD)
 
     def clock() -> dict[str, float]:
-        return {"wall": time.perf_counter(), "cpu": time.process_time()}
+        return dict(zip(("wall", "cpu"), now(), strict=True))
 
     def run() -> Timed:
         result = training.train(
@@ -183,7 +190,7 @@ def theirs(
 
     class Clock(transformers.TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            stamps.append((time.perf_counter(), time.process_time()))
+            stamps.append(now())
 
     class Trainer(trainer_class):
         def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
