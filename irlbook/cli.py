@@ -37,7 +37,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.showwarning = partial(_show_warning, warnings.showwarning)
         try:
-            app()
+            app(prog_name="irlbook")
         except IrlbookError as error:
             typer.echo(f"error: {error}", err=True)
             sys.exit(1)
