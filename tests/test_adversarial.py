@@ -388,3 +388,24 @@ def test_bad_input_is_named():
         iq_learn(world, good[:2])
     with pytest.raises(InvalidHyperparameterError):
         airl(world, good, iterations=0)
+
+
+def test_paying_minus_f_is_no_gradient():
+    """A planted bug: -u log u for forward KL. Near the expert its step climbs; u's descends."""
+    for seed in range(5):
+        world = garnet(8, 3, 3, np.random.default_rng(seed), discount=0.9)
+        expert_policy = soft_policy_iteration(world, beta=0.5).policy
+        expert = adv.normalised_occupancy(world, expert_policy)
+        near = 0.9 * expert_policy + 0.1 / 3
+        u = adv.density_ratio(expert, adv.normalised_occupancy(world, near))
+        before = adv.FAIRL.between(expert, adv.normalised_occupancy(world, near))
+        after = [
+            adv.FAIRL.between(
+                expert,
+                adv.normalised_occupancy(
+                    world, adv.mirror_step(near, adv.advantages(world, near, reward), 1e-3)
+                ),
+            )
+            for reward in (u, -u * np.log(u))
+        ]
+        assert after[0] < before < after[1]
