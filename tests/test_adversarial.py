@@ -369,6 +369,8 @@ def test_bad_input_is_named():
     good = adv.normalised_occupancy(world, uniform)
     with pytest.raises(InvalidTrajectoryError):
         adv.empirical_occupancy(Trajectories.from_list([([0, 3], [0])]), world)
+    with pytest.raises(InvalidTrajectoryError):
+        adv.empirical_occupancy(Trajectories.from_list([([0], [])]), world)
     with pytest.raises(InvalidHyperparameterError, match="smoothing"):
         adv.empirical_occupancy(Trajectories.from_list([([0, 0], [0])]), world, smoothing=1.0)
     with pytest.raises(ShapeError, match="sums to 1"):

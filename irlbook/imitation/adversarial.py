@@ -163,6 +163,7 @@ def discriminator_loss(scores: Array, expert: Array, occupancy: Array) -> tuple[
 def variational_bound(test: Array, expert: Array, occupancy: Array, which: Divergence) -> float:
     """E_E[T] - E_pi[f*(T)] <= D_f(rho_E || rho_pi), with equality at T = f'(u), eq 8.2.
 
+    T must lie where f* is finite: below log 2 for GAIL, below 0 for AIRL, anywhere for FAIRL.
     Pairs that one of the two never visits count only for the other.
     """
     seen, visited = expert > 0, occupancy > 0
@@ -192,7 +193,7 @@ def imitation_reward(expert: Array, occupancy: Array, which: Divergence) -> Arra
     GAIL log((1+u)/2) = -log(1 - D*) - log 2, AIRL log u - 1 = log D* - log(1 - D*) - 1, FAIRL u.
     """
     ratio = density_ratio(expert, occupancy)
-    if which.name == "AIRL" and (ratio == 0).any():
+    if which is AIRL and (ratio == 0).any():
         s, a = np.argwhere(ratio == 0)[0]
         raise InfiniteDivergenceError(
             f"reverse KL is infinite: the policy visits state {s}, action {a}, the expert never. "
