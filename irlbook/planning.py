@@ -276,9 +276,7 @@ class PolicySystem:
             if size <= goal:
                 return x
             wanted = 0.3 * goal / size
-            step, _ = bicgstab(
-                operator, residual, rtol=max(wanted, 1e-10), maxiter=2_000, M=scale
-            )
+            step, _ = bicgstab(operator, residual, rtol=max(wanted, 1e-10), maxiter=2_000, M=scale)
             improved = x + step
             # BiCGStab lowers the 2-norm; a single state's residual may rise on the way.
             if np.linalg.norm(b - operator @ improved) >= np.linalg.norm(residual):
