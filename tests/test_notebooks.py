@@ -128,6 +128,8 @@ def test_interrupted_run_keeps_what_was_executed(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parent,
+        # A shell starts background jobs with SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not flag.exists():
