@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from irlbook.errors import InvalidHyperparameterError
-from irlbook.imitation.networks import check_labels
+from irlbook.imitation.networks import ScaledNetwork, check_labels
 from irlbook.rl.advantages import gae
 from irlbook.rl.ppo import ActorCritic, clipped_policy_loss, collect, make_vector_env
 
@@ -57,23 +57,11 @@ class GAILResult:
     log: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-class Discriminator(nn.Module):
+class Discriminator(ScaledNetwork):
     """Scores (B,) of pairs: positive looks like the expert. D = sigma(score)."""
 
-    def __init__(self, mean: np.ndarray, scale: np.ndarray, n_actions: int, hidden: int):
-        super().__init__()
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
-        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
-        self.layers = nn.Sequential(
-            nn.Linear(len(mean), hidden),
-            nn.Tanh(),
-            nn.Linear(hidden, hidden),
-            nn.Tanh(),
-            nn.Linear(hidden, n_actions),
-        )
-
     def forward(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        scores = self.layers((observations - self.mean) / self.scale)
+        scores = super().forward(observations)
         return scores.gather(1, actions[:, None]).squeeze(1)
 
 

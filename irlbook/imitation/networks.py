@@ -57,7 +57,7 @@ class CloneResult:
             )
 
 
-class _Scaled(nn.Module):
+class ScaledNetwork(nn.Module):
     """A two-layer network behind a fixed scaling of its input."""
 
     def __init__(self, mean: np.ndarray, scale: np.ndarray, n_actions: int, hidden: int):
@@ -101,7 +101,7 @@ def clone_network(
     mean, scale = x.mean(axis=0), x.std(axis=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _Scaled(mean, np.where(scale > 1e-6, scale, 1.0), n_actions, config.hidden)
+        network = ScaledNetwork(mean, np.where(scale > 1e-6, scale, 1.0), n_actions, config.hidden)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
