@@ -32,7 +32,8 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, Qwen2Config
 
-from irlbook.lm.logprobs import Group, ResponseScorer
+from irlbook.lm.logprobs import ResponseScorer
+from irlbook.lm.trees import Group
 from irlbook.posttraining import dpo, reward_model
 
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "4090": 165e12}

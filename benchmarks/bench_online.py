@@ -82,15 +82,15 @@ def ours(
 ) -> Callable[[], Any]:
     """A run of `irlbook.posttraining.online.train_online`, with a clock at the end of each step.
 
-    `more` goes to its `TrainingConfig`.
+    `more` goes to its `StepConfig`.
     """
     import lm_problems as lm
     import numpy as np
 
     from irlbook.posttraining.online import OnlineConfig, train_online
-    from irlbook.training import TrainingConfig
+    from irlbook.training.config import StepConfig
 
-    training = TrainingConfig(
+    training = StepConfig(
         learning_rate=rate, warmup=0.0, final_learning_rate=1.0, weight_decay=0.0,
         evaluate_every=1, progress=False, **more,
     )  # fmt: skip
@@ -216,8 +216,9 @@ def replay(steps: list[Samples]) -> Callable[..., Any]:
     """A sampler that says again what TRL drew, a step at a time."""
     import torch
 
-    from irlbook.lm.logprobs import collate, token_logps
+    from irlbook.lm.logprobs import token_logps
     from irlbook.lm.sampling import Samples as Drawn
+    from irlbook.lm.trees import collate
 
     waiting = iter([*steps, steps[-1]])  # the loop looks at its last policy once more
 

@@ -71,7 +71,7 @@ def dpo_epoch(rounds: int) -> Result:
     import transformers
 
     from irlbook import training
-    from irlbook.data import Preference
+    from irlbook.data.records import Preference
     from irlbook.lm.logprobs import ResponseScorer
     from irlbook.posttraining import dpo, pipeline
 
@@ -223,7 +223,8 @@ def exactness(rounds: int) -> Result:
     import lm_problems as lm
     import torch
 
-    from irlbook.lm.logprobs import collate, padded_token_logps, token_logps
+    from irlbook.lm.logprobs import padded_token_logps, token_logps
+    from irlbook.lm.trees import collate
 
     model = lm.language_model("xs", 1024).double().eval()
     for module in list(model.modules()):  # transformers' own norms compute in float32

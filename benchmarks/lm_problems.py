@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 from irlbook import training
-from irlbook.lm.logprobs import Group
 from irlbook.lm.models import tiny_lm
-from irlbook.training import TrainingConfig
+from irlbook.lm.trees import Group
+from irlbook.training.config import TrainingConfig
 
 torch.set_num_threads(1)
 

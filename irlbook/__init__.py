@@ -1,12 +1,22 @@
-"""irlbook: from a gridworld to aligning a language model through inverse RL."""
+"""irlbook: from a gridworld to aligning a language model through inverse RL.
 
-from importlib import import_module as _import_module
+Every room is to be had by its name, and is loaded when it is first used:
+
+>>> import irlbook
+>>> mdp = irlbook.envs.chain(3)
+>>> irlbook.planning.value_iteration(mdp).values.shape
+(3,)
+"""
+
+from irlbook._front import front
 
 __version__ = "0.1.0"
 
+_ROOMS = """
+authoring claims cli data display envs errors exercises imitation irl lm mdp metrics moves
+planning plotting posttraining preferences profiles rl run_plots stats tables tasks training
+"""
 
-def __getattr__(name: str):
-    """Load what is named here only when it is used, so that `import irlbook` stays light."""
-    if name == "doctor":
-        return _import_module("irlbook.environment").doctor
-    raise AttributeError(f"module 'irlbook' has no attribute {name!r}")
+__all__, __getattr__, __dir__ = front(
+    __name__, {**{room: [] for room in _ROOMS.split()}, "authoring": ["doctor"]}
+)

@@ -1,24 +1,136 @@
 """Named errors. Each message says what is wrong and what to do about it."""
 
+__all__ = [
+    "CellFailedError",
+    "CellTimeoutError",
+    "CheckFailed",
+    "CheckpointError",
+    "ClaimFailed",
+    "CodecError",
+    "CollapsedRewardError",
+    "ConstantRewardWarning",
+    "ContainerError",
+    "ContextLengthError",
+    "DataNotFoundError",
+    "DataTooLargeError",
+    "DeviceUnavailableError",
+    "DivergedTrainingError",
+    "DivergentPartitionError",
+    "EmptyDataError",
+    "EndlessResponsesWarning",
+    "EnvironmentProblemError",
+    "EpisodeOverError",
+    "FigureError",
+    "FlatLossWarning",
+    "FolderInUseError",
+    "ImproperPolicyError",
+    "InfiniteDivergenceError",
+    "InvalidActionError",
+    "InvalidDataError",
+    "InvalidEnvironmentError",
+    "InvalidExerciseError",
+    "InvalidHyperparameterError",
+    "InvalidMDPError",
+    "InvalidPolicyError",
+    "InvalidPreferencesError",
+    "InvalidTrajectoryError",
+    "IrlbookError",
+    "MDPNotFiniteError",
+    "MDPNotStochasticError",
+    "MDPShapeError",
+    "MalformedRowsError",
+    "MarksError",
+    "MetricsError",
+    "MissingDependencyError",
+    "MissingMarksError",
+    "ModelFileError",
+    "ModelNotFoundError",
+    "ModelTooLargeError",
+    "NotATruthValueError",
+    "NotConvergedError",
+    "NotFiniteError",
+    "NotStochasticError",
+    "NotebookError",
+    "PlainRowsWarning",
+    "RepositoryNotFoundError",
+    "ResponseError",
+    "ResumeMismatchError",
+    "RewardError",
+    "RootError",
+    "RosterError",
+    "SamplingError",
+    "SeparablePreferencesError",
+    "ShapeError",
+    "StaleSamplesError",
+    "TerminalPotentialError",
+    "TerminalRewardError",
+    "TokenizerError",
+    "TruncatedDemonstrationsError",
+    "UnidentifiedRewardError",
+    "UninformativeDataError",
+    "UnknownChapterError",
+    "UnknownExerciseError",
+    "UnknownHintError",
+    "UnknownPromptError",
+    "UnnormalisedOccupancyError",
+    "UnreachableFeaturesError",
+    "UnsafeWeightsError",
+    "UnsupportedEnvironmentError",
+    "UnsupportedModelError",
+    "UnusedWeightsWarning",
+    "WorkingCopyError",
+    "shown",
+]
+
+
+def shown(value: object, most: int = 80) -> str:
+    """`value` as a message shows it: its repr on one line, cut to `most` characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else text[: most - 3] + "..."
+
 
 class IrlbookError(Exception):
     """Base of every error that the book raises on purpose."""
+
+
+class _ToldPlainly(IrlbookError):
+    """An answer to a student: a notebook shows the message alone, and no traceback of the book."""
+
+    def _render_traceback_(self) -> list[str]:
+        name, lines = type(self).__name__, str(self).split("\n")
+        return [f"{name}: {lines[0]}"] if len(lines) == 1 else [name, *lines]
 
 
 class InvalidMDPError(IrlbookError, ValueError):
     """The parts given do not make a Markov decision process."""
 
 
-class ShapeError(InvalidMDPError):
-    """An array has the wrong shape."""
+class ShapeError(IrlbookError, ValueError):
+    """An array has the wrong shape, or two of them do not fit together."""
 
 
-class NotStochasticError(InvalidMDPError):
-    """A row of probabilities does not sum to 1, or has a negative entry."""
+class MDPShapeError(ShapeError, InvalidMDPError):
+    """Arrays that should make a Markov decision process do not fit together."""
 
 
-class NotFiniteError(InvalidMDPError):
+class NotStochasticError(IrlbookError, ValueError):
+    """Numbers that should be probabilities do not sum to 1, or one of them is negative."""
+
+
+class MDPNotStochasticError(NotStochasticError, InvalidMDPError):
+    """A row of transitions or the start of a Markov decision process is no distribution."""
+
+
+class NotFiniteError(IrlbookError, ValueError):
     """An array holds NaN or an infinite value."""
+
+
+class MDPNotFiniteError(NotFiniteError, InvalidMDPError):
+    """An array of a Markov decision process holds NaN or an infinite value."""
+
+
+class UninformativeDataError(IrlbookError, ValueError):
+    """The data are too few or too much alike to decide what is asked."""
 
 
 class TerminalRewardError(InvalidMDPError):
@@ -53,6 +165,10 @@ class ClaimFailed(IrlbookError, AssertionError):
     """A sentence of the book does not hold in this run."""
 
 
+class NotATruthValueError(IrlbookError, TypeError):
+    """A verdict was given something else than True or False."""
+
+
 class MissingDependencyError(IrlbookError, ImportError):
     """An optional package is needed here and is not installed."""
 
@@ -70,7 +186,11 @@ class EnvironmentProblemError(IrlbookError, RuntimeError):
 
 
 class RepositoryNotFoundError(IrlbookError, FileNotFoundError):
-    """The chapters are not here: they live in a checkout of the book, not in the wheel."""
+    """The notebooks, or the checkout that an author needs, cannot be found from here."""
+
+
+class WorkingCopyError(IrlbookError, FileExistsError):
+    """A folder cannot be a student's working copy of the book."""
 
 
 class UnknownChapterError(IrlbookError, KeyError):
@@ -91,11 +211,15 @@ class FigureError(IrlbookError, ValueError):
     """A figure cannot be shown as asked, for instance because it has no alt text."""
 
 
-class UnknownExerciseError(IrlbookError, KeyError):
+class UnknownExerciseError(_ToldPlainly, KeyError):
     """No exercise has this number."""
 
     def __str__(self) -> str:  # KeyError would print the repr
         return str(self.args[0]) if self.args else ""
+
+
+class UnknownHintError(_ToldPlainly, ValueError):
+    """An exercise has no hint of this number."""
 
 
 class InvalidExerciseError(IrlbookError, ValueError):
@@ -114,6 +238,22 @@ class NotebookError(IrlbookError, ValueError):
     """A notebook is corrupt, foreign, or its cells do not agree with the exercise cards."""
 
 
+class MarksError(IrlbookError, ValueError):
+    """A sheet of marks holds something that cannot be counted; the message names the rows."""
+
+
+class RosterError(IrlbookError, ValueError):
+    """The list of a class, or the table of who was late, cannot be used."""
+
+
+class RootError(IrlbookError, PermissionError):
+    """Answers would run as root, who may read and change everything."""
+
+
+class ContainerError(IrlbookError, RuntimeError):
+    """The container that was asked for is not to be had here."""
+
+
 class InvalidEnvironmentError(IrlbookError, ValueError):
     """The parameters given do not make an environment."""
 
@@ -126,7 +266,7 @@ class EpisodeOverError(IrlbookError, RuntimeError):
     """An environment was stepped before its first reset or after its episode ended."""
 
 
-class CheckFailed(IrlbookError, AssertionError):
+class CheckFailed(_ToldPlainly, AssertionError):
     """An exercise's check found a property that does not hold.
 
     Args:
@@ -152,10 +292,6 @@ class CheckFailed(IrlbookError, AssertionError):
             lines.append(f"  seen:  {self.detail}")
         return "\n".join([*lines, f"  hint:  {self.hint}"])
 
-    def _render_traceback_(self) -> list[str]:
-        """What a notebook shows: the message alone, without a traceback into the check."""
-        return ["CheckFailed", *str(self).split("\n")]
-
 
 class DivergedTrainingError(IrlbookError, ArithmeticError):
     """A loss or its gradient is not a number any more; the weights are those before that step.
@@ -168,6 +304,10 @@ class DivergedTrainingError(IrlbookError, ArithmeticError):
     def __init__(self, message: str, examples: list[int] | None = None) -> None:
         super().__init__(message)
         self.examples = examples or []
+
+
+class MetricsError(IrlbookError, ValueError):
+    """What a run has measured cannot be read."""
 
 
 class CheckpointError(IrlbookError, OSError):
@@ -190,6 +330,10 @@ class UnusedWeightsWarning(UserWarning):
     """A checkpoint holds weights that the model has no place for."""
 
 
+class PlainRowsWarning(UserWarning):
+    """An architecture needs a plain row for each response, which is slower than packed ones."""
+
+
 class ResponseError(IrlbookError, ValueError):
     """A prompt or a response is empty, or cannot have come from this model."""
 
@@ -210,12 +354,24 @@ class ModelNotFoundError(IrlbookError, FileNotFoundError):
     """No model under this name or path, or it cannot be fetched from here."""
 
 
+class ModelFileError(IrlbookError, ValueError):
+    """A file that should hold a model is another kind of file, damaged, or cut off."""
+
+
+class ModelTooLargeError(IrlbookError, MemoryError):
+    """There is not the memory for a model; said before it is loaded, with the numbers."""
+
+
 class UnsafeWeightsError(IrlbookError, ValueError):
     """The weights are pickles, which can run code when they are opened."""
 
 
 class SamplingError(IrlbookError, ValueError):
     """The settings of a sampler make no distribution, or not one that a loss can score."""
+
+
+class StaleSamplesError(SamplingError):
+    """A sampler's log-probabilities are not those of the policy as it is."""
 
 
 class RewardError(IrlbookError, ValueError):

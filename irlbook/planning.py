@@ -28,15 +28,51 @@ from irlbook.errors import (
     InvalidHyperparameterError,
     InvalidPolicyError,
     NotConvergedError,
-    ShapeError,
 )
-from irlbook.mdp import TabularMDP, check_policy
+from irlbook.mdp import TabularMDP, as_floats, check_policy
+from irlbook.mdp import feature_expectations as feature_expectations
+
+__all__ = [
+    "DIRECT_SOLVE_COST",
+    "DIRECT_SOLVE_STATES",
+    "ENDLESS_GAIN",
+    "FASTER",
+    "Plan",
+    "PolicySystem",
+    "SoftPlan",
+    "SolverReport",
+    "TIE_TOLERANCE",
+    "backward_induction",
+    "check_horizon",
+    "check_proper",
+    "evaluate_policy",
+    "expected_return",
+    "greedy_policy",
+    "log_reference_measure",
+    "modified_policy_iteration",
+    "occupancy_by_time",
+    "occupancy_measure",
+    "policy_iteration",
+    "q_values",
+    "row_max",
+    "soft_backup",
+    "soft_backward_induction",
+    "soft_log_policy",
+    "soft_policy_iteration",
+    "soft_value_iteration",
+    "value_iteration",
+]
 
 # A sparse LU beats an iterative solve in small worlds, and for many right-hand sides wherever
 # its cost, about S * bandwidth^2, stays moderate (grids do, random worlds do not).
 DIRECT_SOLVE_STATES = 1_500
 DIRECT_SOLVE_COST = 1e9
 TIE_TOLERANCE = 1e-9
+FASTER = {  # what to use instead of a method that was too slow
+    "value_iteration": "modified_policy_iteration",
+    "modified_policy_iteration": "policy_iteration",
+    "soft_value_iteration": "soft_policy_iteration",
+}
 ENDLESS_GAIN = 1e12  # undiscounted values that still grow by so much are taken for infinite
 
 
@@ -59,13 +95,18 @@ class SolverReport:
     tolerance: float
 
     def demand(self) -> SolverReport:
-        """Return self, or raise NotConvergedError."""
+        """Return self, or raise NotConvergedError with the mend for this method."""
         if not self.converged:
+            instead = FASTER.get(self.method)
             raise NotConvergedError(
                 f"{self.method} stopped after {self.iterations} iterations at {self.residual:.3g}, "
                 f"above the tolerance {self.tolerance:.3g}. Raise max_iterations, loosen the "
-                "tolerance (float64 may not reach it), lower the discount, or use a Newton method "
-                "(soft_policy_iteration)."
+                "tolerance (float64 may not reach it), "
+                + (
+                    f"lower the discount, or use {instead}."
+                    if instead
+                    else "or lower the discount."
+                )
             )
         return self
 
@@ -153,8 +194,13 @@ def soft_backup(
     return beta * (top + np.log(total)), weights
 
 
-def log_reference_measure(mdp: TabularMDP, reference: Any, beta: float) -> np.ndarray | None:
+def log_reference_measure(
+    mdp: TabularMDP, reference: Any, beta: float, *, dead: bool = False
+) -> np.ndarray | None:
     """Check `beta` and `reference` and return log m, (S, A), or None for m = 1.
+
+    Args:
+        dead: allow states in which every action is forbidden.
 
     Raises:
         InvalidPolicyError: beta <= 0, a wrong shape, a negative weight, or a state in which every
@@ -166,14 +212,14 @@ def log_reference_measure(mdp: TabularMDP, reference: Any, beta: float) -> np.nd
         )
     if reference is None:
         return None
-    measure = np.asarray(reference, dtype=np.float64)
+    measure = as_floats(reference, "reference", InvalidPolicyError)
     if measure.shape != mdp.reward.shape:
         raise InvalidPolicyError(
             f"reference has shape {measure.shape}; expected (S, A) = {mdp.reward.shape}."
         )
     if not np.isfinite(measure).all() or (measure < 0).any():
         raise InvalidPolicyError("reference must hold finite, non-negative weights.")
-    if not (measure.sum(axis=1) > 0)[~mdp.terminal].all():
+    if not dead and not (measure.sum(axis=1) > 0)[~mdp.terminal].all():
         state = int(np.flatnonzero((measure.sum(axis=1) <= 0) & ~mdp.terminal)[0])
         raise InvalidPolicyError(f"reference forbids every action in state {state}.")
     measure = np.where(mdp.terminal[:, None] & (measure.sum(axis=1) <= 0)[:, None], 1.0, measure)
@@ -410,7 +456,10 @@ def modified_policy_iteration(
     gamma = mdp.discount
     values = np.zeros(n_states)
     rows = np.arange(n_states) * n_actions
-    residual, iteration, choice, chain = np.inf, 0, None, None
+    residual, iteration = np.inf, 0
+    choice = np.full(n_states, -1)  # of which `chain` and `reward` are
+    chain: Any = None
+    reward = np.zeros(n_states)
     while iteration < max_iterations:
         q = q_values(mdp, values)
         updated = row_max(q)
@@ -428,7 +477,7 @@ def modified_policy_iteration(
                 values = updated
                 break
         best = rows + q.argmax(axis=1)
-        if choice is None or not np.array_equal(best, choice):
+        if not np.array_equal(best, choice):
             choice, chain = best, gamma * mdp.transitions[best]
             reward = mdp.reward.reshape(-1)[best]
         values = updated
@@ -696,23 +745,3 @@ def occupancy_measure(mdp: TabularMDP, policy: Any, horizon: int | None = None) 
     _refuse_time(pi)
     visits = PolicySystem(mdp, pi).solve(mdp.start * ~mdp.terminal, transpose=True)
     return np.where(mdp.terminal, 0.0, visits)[:, None] * pi
-
-
-def feature_expectations(occupancy: np.ndarray, features: Any) -> np.ndarray:
-    """(K,) mu = sum_{s,a} rho(s,a) phi.
-
-    Args:
-        occupancy: (S, A). features: (S, K) on states or (S, A, K) on state-action pairs; the
-            former may be scipy.sparse.
-
-    Raises:
-        ShapeError: the shapes do not fit.
-    """
-    if features.ndim not in (2, 3) or features.shape[:-1] != occupancy.shape[: features.ndim - 1]:
-        raise ShapeError(
-            f"features have shape {features.shape}; expected (S, K) or (S, A, K) with "
-            f"(S, A) = {occupancy.shape}."
-        )
-    if features.ndim == 2:
-        return features.T @ occupancy.sum(axis=1)
-    return np.tensordot(occupancy, features, axes=([0, 1], [0, 1]))

@@ -5,16 +5,35 @@ readers can tell apart, and comes out byte for byte the same when it is drawn ag
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from irlbook.display import publish
 from irlbook.errors import FigureError
+
+__all__ = [
+    "COLORS",
+    "DPI",
+    "FROZEN_LAKE_MOVES",
+    "MOVES",
+    "color_bar",
+    "draw_loop",
+    "draw_policy",
+    "draw_states",
+    "heatmap",
+    "shared_scale",
+    "show",
+    "spread",
+    "to_png",
+    "use_style",
+]
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PolyCollection
+    from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
@@ -67,12 +86,15 @@ def to_png(fig: "Figure", dpi: int = DPI) -> bytes:
     return buffer.getvalue()
 
 
-def show(fig: "Figure", alt: str) -> None:
+def show(fig: "Figure", alt: str, caption: str = "") -> None:
     """Show `fig` in the notebook with its text alternative, then close it.
 
     Args:
         fig: the figure; it is closed, so that no backend shows it a second time.
-        alt: one sentence for a reader who cannot see it: what is drawn and what it shows.
+        alt: a few sentences for a reader who cannot see it: what is drawn and what it shows.
+        caption: one sentence for those who see it: what is drawn, and what stands where. The site
+            and the pages of `irlbook run` number it and set it below the figure; without one they
+            take the first sentence of `alt`.
 
     Raises:
         FigureError: `alt` is empty.
@@ -87,20 +109,10 @@ def show(fig: "Figure", alt: str) -> None:
             'plotting.show(fig, alt="...")'
         )
     alt = " ".join(alt.split())
+    said = {"alt": alt} | ({"caption": " ".join(caption.split())} if caption.strip() else {})
     png = to_png(fig)
     plt.close(fig)
-    try:
-        from IPython import get_ipython
-        from IPython.display import display
-    except ImportError:
-        return
-    if get_ipython() is None:
-        return
-    display(
-        {"image/png": png, "text/plain": f"Figure: {alt}"},
-        raw=True,
-        metadata={"image/png": {"alt": alt}},
-    )
+    publish({"image/png": png, "text/plain": f"Figure: {alt}"}, {"image/png": said})
 
 
 def _grid(values: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
@@ -278,3 +290,142 @@ def spread(
     low, high = np.quantile(ys, band, axis=0)
     (drawn,) = ax.plot(x, middle, label=label, color=color, **line)
     return ax.fill_between(x, low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)
+
+
+def shared_scale(*values: np.ndarray) -> dict[str, float]:
+    """One colour scale for maps that are compared: `heatmap(ax, v, **shared_scale(v, w))`.
+
+    Returns:
+        vmin and vmax, over all that is finite (a wall is NaN).
+
+    Raises:
+        FigureError: nothing is finite.
+    """
+    flat = np.concatenate([np.asarray(v, dtype=float).ravel() for v in values])
+    flat = flat[np.isfinite(flat)]
+    if not len(flat):
+        raise FigureError("no value is finite, so the maps have no scale; look at them first")
+    return {"vmin": float(flat.min()), "vmax": float(flat.max())}
+
+
+def color_bar(
+    image: "AxesImage", axes: "Axes | Sequence[Axes] | np.ndarray", unit: str
+) -> "Colorbar":
+    """Add a colour bar that says what its numbers are.
+
+    Args:
+        image: of `heatmap`; of maps that share a scale, any of them.
+        axes: the axes that it stands beside, one or all that it speaks for.
+        unit: what is shown, with its unit: "value, reward units".
+
+    Raises:
+        FigureError: `unit` is empty.
+    """
+    if not unit.strip():
+        raise FigureError('a colour bar needs its unit: color_bar(image, ax, "steps to the goal")')
+    listed: list[Axes] = np.ravel(np.asarray(axes, dtype=object)).tolist()
+    return listed[0].figure.colorbar(image, ax=listed, label=unit, shrink=0.8)
+
+
+# Diagrams -----------------------------------------------------------------------------------------
+
+_NODE = {"boxstyle": "round,pad=0.45", "facecolor": "#eef4fa", "edgecolor": COLORS["blue"]}
+
+
+def _arrow(
+    ax: "Axes",
+    start: tuple[float, float],
+    end: tuple[float, float],
+    label: str,
+    bend: float,
+    away: float,
+) -> None:
+    """An arrow between two points, its label beside the middle of the bow."""
+    ax.annotate(
+        "",
+        xy=end,
+        xytext=start,
+        arrowprops={
+            "arrowstyle": "-|>",
+            "color": "0.25",
+            "shrinkA": away,
+            "shrinkB": away,
+            "connectionstyle": f"arc3,rad={bend}",
+        },
+    )
+    (x0, y0), (x1, y1) = start, end
+    # A bow of curvature `bend` stands off the chord by half of it, to the right of its direction.
+    x, y = (x0 + x1) / 2 + bend / 2 * (y1 - y0), (y0 + y1) / 2 - bend / 2 * (x1 - x0)
+    if label:
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+        ax.text(x, y, label, ha="center", va="center", fontsize=9, bbox=paper)
+
+
+def draw_states(
+    ax: "Axes",
+    places: Mapping[str, tuple[float, float]],
+    moves: Sequence[tuple[str, str, str]],
+) -> None:
+    """Draw a small Markov decision process: states as circles, moves as arrows with their labels.
+
+    Args:
+        ax: where to draw.
+        places: (x, y) of each state by its name; neighbours some 2 units apart.
+        moves: (from, to, label), for instance ("fresh", "tired", "work: 0.5, reward 2"). Moves to
+            and fro bend away from each other; a move from a state to itself is a loop above it.
+
+    Raises:
+        FigureError: a move names a state that has no place.
+    """
+    from matplotlib.patches import Circle
+
+    radius = 0.42
+    for name in {end for start, stop, _ in moves for end in (start, stop)} - set(places):
+        raise FigureError(f"a move names {name!r}, which has no place; give one in `places`")
+    for name, (x, y) in places.items():
+        ax.add_patch(Circle((x, y), radius, facecolor="#eef4fa", edgecolor=COLORS["blue"], lw=1.5))
+        ax.text(x, y, name, ha="center", va="center")
+    for start, end, label in moves:
+        (x0, y0), (x1, y1) = places[start], places[end]
+        if start == end:
+            top = y0 + radius
+            arrow = {"arrowstyle": "-|>", "color": "0.25", "connectionstyle": "arc3,rad=-1.4"}
+            ax.annotate("", xy=(x0 + 0.16, top), xytext=(x0 - 0.16, top), arrowprops=arrow)
+            ax.text(x0, top + 0.5, label, ha="center", va="bottom", fontsize=9)
+            continue
+        length = float(np.hypot(x1 - x0, y1 - y0))
+        inset = radius / length
+        a = (x0 + inset * (x1 - x0), y0 + inset * (y1 - y0))
+        b = (x1 - inset * (x1 - x0), y1 - inset * (y1 - y0))
+        _arrow(ax, a, b, label, bend=-0.3, away=1)
+    xs, ys = np.array(list(places.values()), dtype=float).T
+    ax.set(xlim=(xs.min() - 1, xs.max() + 1), ylim=(ys.min() - 1, ys.max() + 1.4))
+    ax.set_aspect("equal")
+    ax.axis("off")
+
+
+def draw_loop(ax: "Axes", steps: Sequence[str], arrows: Sequence[str] = ()) -> None:
+    """Draw a loop: boxes on a circle, clockwise from the top, each with an arrow to the next.
+
+    Args:
+        ax: where to draw.
+        steps: what stands in the boxes; break lines with a newline.
+        arrows: what goes from each box to the next, as many as there are boxes; or nothing.
+
+    Raises:
+        FigureError: fewer than two boxes, or another number of arrows.
+    """
+    if len(steps) < 2 or (arrows and len(arrows) != len(steps)):
+        raise FigureError(
+            f"a loop of {len(steps)} boxes with {len(arrows)} words for its arrows; give two boxes "
+            "or more, and one word for each arrow or none"
+        )
+    angle = np.pi / 2 - 2 * np.pi * np.arange(len(steps)) / len(steps)
+    places = [(1.6 * float(np.cos(a)), float(np.sin(a))) for a in angle]
+    for k, (x, y) in enumerate(places):
+        after = places[(k + 1) % len(steps)]
+        _arrow(ax, (x, y), after, arrows[k] if arrows else "", bend=-0.15, away=34)
+    for (x, y), text in zip(places, steps, strict=True):
+        ax.text(x, y, text, ha="center", va="center", bbox=_NODE, zorder=3)
+    ax.set(xlim=(-2.4, 2.4), ylim=(-1.4, 1.4))
+    ax.axis("off")

@@ -16,9 +16,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from irlbook.errors import InvalidHyperparameterError
+
+__all__ = ["DEVICES", "PRECISIONS", "Profile", "load"]
 
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
@@ -49,6 +51,7 @@ def load(environment: Mapping[str, str] | None = None) -> Profile:
             raise InvalidHyperparameterError(
                 f"IRLBOOK_{name.upper()} is {values[name]!r}; use {' or '.join(known)}."
             )
-    if values["cache"]:
-        values["cache"] = Path(values["cache"]).expanduser()
-    return Profile(**{name: value for name, value in values.items() if value})
+    chosen: dict[str, Any] = {name: value for name, value in values.items() if value}
+    if "cache" in chosen:
+        chosen["cache"] = Path(chosen["cache"]).expanduser()
+    return Profile(**chosen)

@@ -4,44 +4,67 @@ A number that was learned differs from one computer to the next, so the book doe
 prints a verdict, and the verdict stands on an assertion, a tolerance or a test over seeds.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from html import escape
 from itertools import combinations, product
 from math import comb
 from typing import Literal
 
 import numpy as np
+from scipy.stats import bootstrap
 
-from irlbook.errors import ClaimFailed
+from irlbook import display
+from irlbook.errors import (
+    ClaimFailed,
+    InvalidHyperparameterError,
+    NotATruthValueError,
+    NotFiniteError,
+    ShapeError,
+    UninformativeDataError,
+)
+
+__all__ = [
+    "Alternative",
+    "PublishedResult",
+    "bootstrap_ci",
+    "permutation_test",
+    "published_table",
+    "verdict",
+]
 
 Alternative = Literal["two-sided", "greater", "less"]
 
 
-def verdict(claim: str, holds: bool, detail: object = None) -> None:
-    """Print `ok: <claim>` when it holds, and stop the notebook when it does not.
+def verdict(claim: str, holds: bool, detail: object = None, *, measured: str = "") -> None:
+    """Print `ok: <claim> [<measured>]` when it holds, and stop the notebook when it does not.
 
     Args:
-        claim: the sentence of the book, without digits that differ between computers.
+        claim: the sentence of the book.
         holds: a single truth value; a number or an array is refused, since NaN counts as true.
-        detail: the figures behind it; shown only when the claim fails.
+        detail: the raw figures behind it; shown only when the claim fails.
+        measured: what the cell measured, as the reader is to see it: rounded so that it is the same
+            on every computer, or a range over seeds. An effect is not hidden behind an "ok".
 
     Raises:
         ClaimFailed: it does not hold.
-        TypeError: `holds` is not a truth value.
+        NotATruthValueError: `holds` is not a truth value.
     """
     if not isinstance(holds, bool | np.bool_):
-        raise TypeError(
+        raise NotATruthValueError(
             f"holds must be True or False, not {type(holds).__name__}; "
             "write a comparison, and .all() or .any() around one of arrays"
         )
     if not holds:
         raise ClaimFailed(
             f"this does not hold here: {claim}"
+            + (f" [{measured}]" if measured else "")
             + ("" if detail is None else f"\n  measured: {detail}")
             + "\n  If you changed a setting above, that may be why; else restart the kernel, run "
             "all cells, and report it if it fails again."
         )
-    print(f"ok: {claim}")
+    display.say(f"ok: {claim}" + (f" [{measured}]" if measured else ""))
 
 
 @dataclass(frozen=True)
@@ -64,16 +87,41 @@ class PublishedResult:
 
 
 def published_table(rows: Iterable[PublishedResult]) -> None:
-    """Print published results beside ours: paper, where, theirs, ours, verdict."""
+    """Show published results beside ours; the verdict stands under the name of the result.
+
+    As text (in a terminal, and for nbval): paper, where, theirs, ours, verdict.
+    """
     names = [field.name for field in fields(PublishedResult)]
+    texts = [[display.cell_text(getattr(row, name)) for name in names] for row in rows]
+    plain = display.text_table(names, texts)
     cells = [
-        [f"{v:.4g}" if isinstance(v, float | np.floating) else str(v) for v in values]
-        for values in ([getattr(row, name) for name in names] for row in rows)
+        [
+            f"<strong>{escape(paper)}</strong>, {escape(where)}<br>"
+            + display.badge(verdict, _leaning(verdict)),
+            escape(theirs),
+            escape(ours),
+        ]
+        for paper, where, theirs, ours, verdict in texts
     ]
-    widths = [max(len(text) for text in column) for column in zip(names, *cells, strict=True)]
-    for line in [names, ["-" * width for width in widths], *cells]:
-        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
-        print("  ".join(padded).rstrip())
+    html = display.html_table(
+        ["published result, verdict", "theirs", "ours"], cells, [False] * 3, stack=True
+    )
+    if not display.publish({"text/html": html, "text/plain": plain}):
+        print(plain)
+
+
+def _leaning(verdict: str) -> Literal["yes", "part", "no", "open"]:
+    """Which mark a verdict gets, from its words: "agrees in part" is no full agreement.
+
+    What is not established is open: it is no result against the paper.
+    """
+    words = verdict.lower()
+    if re.search(r"\bnot (established|tested)\b|^neither\b", words):
+        return "open"
+    if re.match(r"(does not|do not|not|no|fails|contradicted)\b|.*\bis not\b", words):
+        return "no"
+    full = re.match(r"(agrees|holds|reproduces|established|reached)\b", words)
+    return "yes" if full and not re.search(r"\b(but|not|in part)\b", words) else "part"
 
 
 def bootstrap_ci(
@@ -97,17 +145,24 @@ def bootstrap_ci(
         (low, high).
 
     Raises:
-        ValueError: fewer than two replicates, or `level` outside (0, 1).
+        UninformativeDataError: fewer than two replicates.
+        InvalidHyperparameterError: `level` outside (0, 1).
     """
     x = np.asarray(x)
     if len(x) < 2:
-        raise ValueError("an interval needs at least two replicates; run more seeds")
+        raise UninformativeDataError("an interval needs at least two replicates; run more seeds")
     if not 0 < level < 1:
-        raise ValueError(f"level={level} is not between 0 and 1; 0.95 is usual")
-    draws = rng.integers(0, len(x), size=(resamples, len(x)))
-    values = np.array([statistic(x[draw]) for draw in draws])
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+        raise InvalidHyperparameterError(f"level={level} is not between 0 and 1; 0.95 is usual")
+    found = bootstrap(
+        (np.arange(len(x)),),  # replicates are drawn whole, whatever the shape of one
+        lambda draw: statistic(x[draw]),
+        vectorized=False,
+        method="percentile",
+        n_resamples=resamples,
+        confidence_level=level,
+        rng=rng,
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def permutation_test(
@@ -123,6 +178,10 @@ def permutation_test(
     All relabellings are tried when there are at most `resamples` of them (the p-value is then
     exact); else that many are drawn, and the labelling seen counts among them, so p is never 0.
 
+    Labellings as extreme as the one seen up to rounding count as ties. SciPy's test takes its
+    tolerance from the difference seen, and so misses ties about 0 (samples in tenths with equal
+    means then get p = 0.8 for 1), which is why this one is our own.
+
     Args:
         x: (n,) one number a replicate.
         y: (m,) the others. With `paired`, m = n and x[i], y[i] share a seed.
@@ -135,15 +194,16 @@ def permutation_test(
         The p-value. Five seeds against five cannot give less than 1/252 (paired: 1/32).
 
     Raises:
-        ValueError: an empty sample, a NaN, or pairs of different length.
+        ShapeError: an empty sample, or pairs of different length. NotFiniteError: a NaN.
+        InvalidHyperparameterError: another `alternative`.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if not (x.ndim == y.ndim == 1 and len(x) and len(y)):
-        raise ValueError("both samples must be flat and not empty: one number a replicate")
+        raise ShapeError("both samples must be flat and not empty: one number a replicate")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("a sample holds NaN or infinity; find the seed that diverged first")
+        raise NotFiniteError("a sample holds NaN or infinity; find the seed that diverged first")
     if paired and len(x) != len(y):
-        raise ValueError(f"{len(x)} and {len(y)} values cannot be paired; give one y for each x")
+        raise ShapeError(f"{len(x)} and {len(y)} values cannot be paired; give one y for each x")
     if paired:
         difference = x - y
         exact = 2 ** len(x) <= resamples
@@ -168,7 +228,9 @@ def permutation_test(
     elif alternative == "two-sided":
         seen, others = abs(seen), np.abs(others)
     elif alternative != "greater":
-        raise ValueError(f"alternative={alternative!r}; use two-sided, greater or less")
+        raise InvalidHyperparameterError(
+            f"alternative={alternative!r}; use two-sided, greater or less"
+        )
     tie = 1e-12 * max(np.abs(x).max(), np.abs(y).max())
     extreme = int(np.sum(others >= seen - tie))
     return extreme / len(others) if exact else (extreme + 1) / (resamples + 1)

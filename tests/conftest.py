@@ -21,3 +21,11 @@ def call(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def no_figure_is_left_open():
+    """pyplot keeps every figure until it is closed, and warns the test that opens one too many."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")

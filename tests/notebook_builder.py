@@ -6,7 +6,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from irlbook.notebooks import normalise, record_cost
+from irlbook.authoring.notebooks import normalise, record_cost
 
 PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
@@ -15,7 +15,10 @@ PNG = (
 
 FIRST = """# 3 · The price of information
 <!-- cost --><!-- /cost -->
-Why does it cost?"""
+Why does it cost?
+
+"""
+FIRST += 12 * "A page to read holds more text than code.\n\n"
 
 LAST = """> **Is this normal?** It is.
 
@@ -60,6 +63,8 @@ def chapter() -> NotebookNode:
         if index in printed:
             cell.outputs = [new_output("stream", name="stdout", text=printed[index])]
     nb.cells[3].outputs = [figure()]
+    for cell in nb.cells[3:5]:
+        cell.metadata["tags"] = ["hide-input"]
     record_cost(nb, 3.0, 100.0)
     return normalise(nb)
 

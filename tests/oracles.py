@@ -94,6 +94,7 @@ def soft_dp(mdp: TabularMDP, horizon: int, beta: float, reference: np.ndarray):
     for t in reversed(range(horizon)):
         for s in np.flatnonzero(~mdp.terminal):
             q = mdp.reward[s] + mdp.discount * moves[s] @ values[t + 1]
+            q = np.where(reference[s] > 0, q, -np.inf)  # what is forbidden is no maximum either
             weight = reference[s] * np.exp((q - q.max()) / beta)
             values[t, s] = q.max() + beta * np.log(weight.sum())
             policy[t, s] = weight / weight.sum()

@@ -11,6 +11,7 @@ from irlbook.errors import (
     InvalidEnvironmentError,
     InvalidHyperparameterError,
     InvalidTrajectoryError,
+    NotStochasticError,
     ShapeError,
     UnnormalisedOccupancyError,
 )
@@ -373,7 +374,7 @@ def test_bad_input_is_named():
         adv.empirical_occupancy(Trajectories.from_list([([0], [])]), world)
     with pytest.raises(InvalidHyperparameterError, match="smoothing"):
         adv.empirical_occupancy(Trajectories.from_list([([0, 0], [0])]), world, smoothing=1.0)
-    with pytest.raises(ShapeError, match="sums to 1"):
+    with pytest.raises(NotStochasticError, match="sums to 1"):
         adv.match_occupancy(world, 2 * good)
     demos = adv.empirical_occupancy(Trajectories.from_list([([0, 0], [0])]), world)
     with pytest.raises(InfiniteDivergenceError, match="smoothing"):

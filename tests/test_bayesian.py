@@ -267,7 +267,7 @@ def test_bad_input_is_named():
     counts = choice_counts(demos, mdp)
     with pytest.raises(ShapeError, match="counts have shape"):
         Posterior(mdp, features, counts[:3], prior_deviation=1.0)
-    with pytest.raises(ShapeError, match="finite"):
+    with pytest.raises(InvalidTrajectoryError, match="finite"):
         Posterior(mdp, features, -1.0 * counts, prior_deviation=1.0)
     with pytest.raises(InvalidHyperparameterError, match="proper prior"):
         Posterior(mdp, features, counts, prior_deviation=np.inf)

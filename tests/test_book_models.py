@@ -1,6 +1,7 @@
 """The shipped models are what their cards say, and what the recipe makes."""
 
 import json
+import shutil
 from dataclasses import asdict
 
 import pytest
@@ -65,11 +66,12 @@ def test_a_model_is_built_saved_and_found_again(tmp_path):
 
 
 def test_a_seed_that_does_not_ship_says_how_to_make_it():
-    with pytest.raises(ModelNotFoundError, match="irlbook models FOLDER --seed 99"):
+    with pytest.raises(ModelNotFoundError, match="irlbook models train FOLDER --seed 99"):
         book_models.folder(99)
 
 
 def test_a_profiles_model_is_fine_tuned_once_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(book_models, "DEMONSTRATIONS", 40)
     monkeypatch.setattr(book_models, "FINE_TUNING", {"steps": 2, "learning_rate": 1e-3})
     start = book_models.folder(3)
     profile = Profile(model=str(start), cache=tmp_path)
@@ -82,9 +84,22 @@ def test_a_profiles_model_is_fine_tuned_once_and_kept(tmp_path, monkeypatch):
     assert not torch.equal(next(model.parameters()), next(shipped.parameters()))
 
 
+def test_another_model_in_the_same_folder_is_tuned_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(book_models, "DEMONSTRATIONS", 40)
+    monkeypatch.setattr(book_models, "FINE_TUNING", {"steps": 1, "learning_rate": 1e-3})
+    profile = Profile(model=str(tmp_path / "start"), cache=tmp_path / "cache")
+    shutil.copytree(book_models.folder(3), tmp_path / "start")
+    first = book_models.folder(0, profile)
+    shutil.copy(book_models.folder(4) / "model.safetensors", tmp_path / "start")
+    second = book_models.folder(0, profile)
+    assert second != first and first.exists()
+    monkeypatch.setattr(book_models, "FINE_TUNING", {"steps": 2, "learning_rate": 1e-3})
+    assert book_models.folder(0, profile) not in (first, second)
+
+
 def test_the_world_is_written_once_as_files_that_the_commands_read(tmp_path):
     done = CliRunner().invoke(app, ["world", str(tmp_path / "w"), "--pairs", "6"])
-    assert done.exit_code == 0 and len(done.output.splitlines()) == 5
+    assert done.exit_code == 0 and len(done.stdout.splitlines()) == 5
     models.load_lm(tmp_path / "w" / "model")
     pairs = data.read_preferences(tmp_path / "w" / "preferences.jsonl")
     held_out = data.read_preferences(tmp_path / "w" / "held_out.jsonl")
@@ -99,6 +114,6 @@ def test_the_world_is_written_once_as_files_that_the_commands_read(tmp_path):
 
 def test_the_command_makes_a_model_again(tmp_path, monkeypatch):
     monkeypatch.setattr(book_models, "Recipe", lambda: SHORT)
-    done = CliRunner().invoke(app, ["models", str(tmp_path / "m"), "--seed", "7"])
+    done = CliRunner().invoke(app, ["models", "train", str(tmp_path / "m"), "--seed", "7"])
     assert done.exit_code == 0 and "held_out_loss" in done.output
     assert json.loads((tmp_path / "m" / "card.json").read_text())["seed"] == 7

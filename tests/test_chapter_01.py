@@ -179,9 +179,9 @@ def test_eq_1_18_maximum_inside_the_mean(world):
 
 @pytest.mark.parametrize("number", range(1, 6))
 def test_wrong_answers_fail_on_many_seeds(number):
+    from irlbook.authoring.repository import find_root
     from irlbook.exercises import release
     from irlbook.exercises.extract import parse_notebook, read_notebook
-    from irlbook.repository import find_root
 
     path = find_root() / "solutions" / "01_mdps_and_planning.ipynb"
     code = parse_notebook(read_notebook(path))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from irlbook import planning
-from irlbook.lm.enumerable import EnumerableLM
+from irlbook.lm.enumerable import EnumerableLM, kl_from_logps
 from irlbook.lm.token_table import TokenTable
 from irlbook.lm.tokenization import encode_response, end_id, train_tokenizer
 from irlbook.mdp import TabularMDP
@@ -250,6 +250,65 @@ def test_eq_10_14_lost_for_good_costs_t_squared_and_forgiven_costs_t():
         assert cost(epsilon, T, 0.0) == pytest.approx(formula, abs=1e-9)
         assert formula <= T**2 * epsilon
         assert cost(epsilon, T, 1.0) == pytest.approx(T * epsilon, abs=1e-12)
+
+
+def test_a_mistake_after_a_mistake_sets_the_rate_of_mistakes_and_only_1_brings_the_square():
+    """Section 9's chain between the two ends of (10.14), against a sum over its steps."""
+
+    def by_steps(epsilon, horizon, b):
+        lost, total = 0.0, 0.0
+        for _ in range(horizon):
+            lost = (1 - lost) * epsilon + lost * b  # this step's mistake; it leads to lost
+            total += lost
+        return total
+
+    def by_occupancy(epsilon, horizon, b):
+        P = np.zeros((2, 2, 2))
+        P[:, 0, 0] = P[:, 1, 1] = 1.0
+        chain = TabularMDP.create(P, np.array([[0.0, 1.0]] * 2), start=0, discount=1.0)
+        clone = np.array([[1 - epsilon, epsilon], [1 - b, b]])
+        return planning.expected_return(chain, clone, horizon)
+
+    for epsilon, b, T in itertools.product((0.001, 0.05), (0.0, 0.05, 0.5, 0.95, 1.0), (1, 7, 40)):
+        assert by_occupancy(epsilon, T, b) == pytest.approx(by_steps(epsilon, T, b), abs=1e-12)
+    for epsilon, b in itertools.product((0.001, 0.05), (0.0, 0.05, 0.5, 0.95)):
+        rate = by_steps(epsilon, 2_000, b) - by_steps(epsilon, 1_999, b)
+        assert rate == pytest.approx(epsilon / (1 - b + epsilon), rel=1e-9)
+
+
+@pytest.mark.parametrize("leak", [0.3, 0.01, 1e-5])
+def test_a_leak_costs_the_forward_kl_its_own_size_and_the_reverse_kl_everything(lm, rng, leak):
+    never = rng.random(len(lm.responses)) < 0.4
+    p, q = rng.dirichlet(np.ones(len(never)), size=2)
+    with np.errstate(divide="ignore"):
+        expert = np.log(np.where(never, 0.0, p) / p[~never].sum())
+    model = np.log((1 - leak) * np.exp(expert) + leak * np.where(never, q, 0.0) / q[never].sum())
+    assert kl_from_logps(expert, model) == pytest.approx(-np.log1p(-leak), abs=1e-12)
+    assert kl_from_logps(model, expert) == np.inf
+    # and any model's forward KL splits into the price of its leak and the rest (section 8)
+    other = np.log(q)
+    possible = np.log(np.where(never, 1.0, q) / q[~never].sum())
+    rest = (np.exp(expert) * np.where(never, 0.0, expert - possible))[~never].sum()
+    assert kl_from_logps(expert, other) == pytest.approx(-np.log(q[~never].sum()) + rest)
+
+
+def test_the_logits_of_a_language_model_are_the_soft_q_of_a_reward_that_sums_to_log_pi(lm, rng):
+    live = lm.children[:, 0] >= 0
+    z = np.log(lm.policy) + rng.normal(size=(lm.n_states, 1))
+    V = np.where(live, np.logaddexp.reduce(z, axis=1), 0.0)
+    reward = np.where(lm.children >= 0, z - V[lm.children], 0.0)
+    tree = lm.mdp(np.zeros(len(lm.responses))).with_reward(reward)
+    plan = planning.soft_backward_induction(tree, LIMIT, beta=1.0)
+    np.testing.assert_allclose(plan.policy[0][live], lm.policy[live], atol=1e-13)
+    shaped = np.log(lm.policy) + V[:, None] - V[lm.children]
+    np.testing.assert_allclose(reward[live], shaped[live], atol=1e-12)
+    for ids, log_p in zip(
+        lm.response_ids(), np.log(in_order(lm, chances(lm, lm.policy))), strict=True
+    ):
+        s, total = 0, 0.0
+        for token in ids:
+            total, s = total + reward[s, token], lm.children[s, token]
+        assert total == pytest.approx(log_p + V[0], abs=1e-12)
 
 
 # --- the exact reviewer -------------------------------------------------------------------------

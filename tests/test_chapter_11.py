@@ -15,14 +15,19 @@ from scipy.optimize import minimize
 from torch.nn.functional import logsigmoid
 
 from irlbook import data, planning
-from irlbook.errors import InvalidHyperparameterError, ShapeError
+from irlbook.errors import (
+    InvalidHyperparameterError,
+    NotFiniteError,
+    ShapeError,
+    UninformativeDataError,
+)
 from irlbook.lm import enumerable, models, tokenization
+from irlbook.metrics import within_prompt_spearman
 from irlbook.posttraining.evaluation import (
     best_of_n_gold,
     expected_calibration_error,
     pairwise_accuracy,
     reliability,
-    within_prompt_spearman,
 )
 from irlbook.posttraining.reward_model import (
     RewardScorer,
@@ -90,6 +95,18 @@ def test_eq_11_1_and_11_2_a_soft_choice_between_two_is_bradley_terry(rng):
     assert np.mean(chosen) == pytest.approx(sigmoid(0.5 * difference), abs=0.03)
 
 
+def test_eq_11_1_shuffling_keeps_the_order_and_shrinks_the_scale():
+    bias, difference = 2.0, np.linspace(0.1, 6, 60)
+    mixed = (sigmoid(difference + bias) + sigmoid(difference - bias)) / 2
+    assert (np.diff(mixed) > 0).all() and mixed[0] > 0.5
+    read = np.log(mixed / (1 - mixed))
+    assert (read < difference).all()
+    assert np.interp([1.0, 2.0], difference, read) == pytest.approx([0.45, 1.05], abs=0.01)
+    # with the order written down, half the sum of the two log-odds is the difference
+    odds = [np.log(p / (1 - p)) for p in (sigmoid(difference + bias), sigmoid(difference - bias))]
+    np.testing.assert_allclose(sum(odds) / 2, difference, atol=1e-9)
+
+
 def test_eq_11_3_and_11_4_loss_and_gradient(rng):
     rewards = torch.tensor(rng.normal(size=(30, 2)) * 3, requires_grad=True)
     loss = bradley_terry_loss(rewards)
@@ -125,7 +142,6 @@ def test_eq_11_6_a_number_a_prompt_changes_nothing(rng):
     assert not np.allclose(*(classification_loss(torch.tensor(r)) for r in (rewards, shifted)))
     for measure in (
         pairwise_accuracy,
-        within_prompt_spearman,
         lambda r, g: best_of_n_gold(r, g, 2).mean(),
     ):
         assert measure(rewards, gold) == pytest.approx(measure(shifted, gold), abs=1e-12)
@@ -156,7 +172,7 @@ def test_eq_11_8_the_classifier_is_order_consistent_and_not_the_reward(world):
     assert (np.diff(log_odds[np.argsort(reward)]) > 0).all()
     best = lm.kl_optimum(reward, 0.5).log_probabilities
     other = lm.kl_optimum(log_odds, 0.5).log_probabilities
-    assert enumerable.kl_divergence(other, best) > 1e-3
+    assert enumerable.kl_from_logps(other, best) > 1e-3
     np.testing.assert_allclose(  # best-of-n only sorts
         enumerable.best_of_n(lm.sequence_log_probabilities(), reward, 8),
         enumerable.best_of_n(lm.sequence_log_probabilities(), log_odds, 8),
@@ -353,10 +369,18 @@ def test_rank_correlation_is_within_prompts():
     [
         (lambda: pairwise_accuracy(np.ones((3, 3)), np.ones((3, 3))), ShapeError, "two columns"),
         (lambda: pairwise_accuracy(np.ones((3, 2)), np.ones((4, 2))), ShapeError, "one shape"),
-        (lambda: pairwise_accuracy(np.eye(2), np.ones((2, 2))), ShapeError, "every pair equal"),
-        (lambda: within_prompt_spearman(np.eye(2), np.ones((2, 2))), ShapeError, "constant"),
-        (lambda: within_prompt_spearman(np.eye(2) * np.nan, np.eye(2)), ShapeError, "finite"),
-        (lambda: reliability(np.ones((3, 2)), 0), ShapeError, "bins"),
+        (
+            lambda: pairwise_accuracy(np.eye(2), np.ones((2, 2))),
+            UninformativeDataError,
+            "every pair equal",
+        ),
+        (
+            lambda: within_prompt_spearman(np.eye(2), np.ones((2, 2))),
+            UninformativeDataError,
+            "constant",
+        ),
+        (lambda: within_prompt_spearman(np.eye(2) * np.nan, np.eye(2)), NotFiniteError, "finite"),
+        (lambda: reliability(np.ones((3, 2)), 0), InvalidHyperparameterError, "bins"),
         (lambda: best_of_n_gold(np.eye(3), np.eye(3), 4), InvalidHyperparameterError, "1 <= n"),
         (lambda: best_of_n_gold(np.eye(3), np.eye(3), 0), InvalidHyperparameterError, "1 <= n"),
     ],

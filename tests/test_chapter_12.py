@@ -19,7 +19,7 @@ from irlbook.lm.enumerable import (
     best_of_n,
     best_of_n_kl_bound,
     expectation,
-    kl_divergence,
+    kl_from_logps,
     tilted,
 )
 from irlbook.lm.token_table import TokenTable
@@ -147,19 +147,19 @@ def test_eq_12_5_best_of_n_is_the_optimum_for_the_log_quantile(rng):
     quantile = (rank + 0.5) / len(rank)
     for n in (2, 5, 32):
         best = tilted(log_p, np.log(quantile), 1 / (n - 1))[0]
-        assert kl_divergence(best_of_n(log_p, rank, n), best) < 1e-6
-        assert kl_divergence(best_of_n(log_p, rank, n), tilted(log_p, quantile, 1 / n)[0]) > 1e-4
+        assert kl_from_logps(best_of_n(log_p, rank, n), best) < 1e-6
+        assert kl_from_logps(best_of_n(log_p, rank, n), tilted(log_p, quantile, 1 / n)[0]) > 1e-4
 
 
 def test_eq_12_5_never_beats_the_optimum_for_the_reward(world):
     _, log_p, reward = world
     prices = np.geomspace(0.01, 100, 400)
     best = [tilted(log_p, reward, beta)[0] for beta in prices]
-    nats = np.array([kl_divergence(q, log_p) for q in best])[::-1]
+    nats = np.array([kl_from_logps(q, log_p) for q in best])[::-1]
     worth = np.array([expectation(q, reward) for q in best])[::-1]
     for n in (2, 4, 16, 64):
         chosen = best_of_n(log_p, reward, n)
-        at = np.interp(kl_divergence(chosen, log_p), nats, worth)
+        at = np.interp(kl_from_logps(chosen, log_p), nats, worth)
         assert expectation(chosen, reward) < at + 1e-3
 
 
@@ -234,12 +234,31 @@ def fit(lm, loss, steps=50):
     return log_p.detach().numpy(), float(loss(log_p).detach())
 
 
+def test_eq_12_8_needs_equal_shapes_not_only_a_straight_regression():
+    """Proxy u uniform on (-1, 1), gold u + 0.8 z: E[gold | u] = u, and yet the share falls."""
+    x = np.linspace(-6, 6, 4001)
+    u = np.linspace(-1, 1, 2001)
+    cdf = stats.norm.cdf((x[:, None] - u) / 0.8).mean(axis=1)
+    shares = []
+    for n in (2, 8, 32, 128):
+        by_gold = integrate.trapezoid((x > 0) - cdf**n, x)  # E[max], as a tail integral
+        shares.append((n - 1) / (n + 1) / by_gold)  # best by u: the mean of the largest uniform
+    assert shares == pytest.approx([0.60, 0.55, 0.47, 0.40], abs=0.01)
+
+
+def test_eq_12_13_bonbon_as_published_ends_lower_at_8_than_at_4():
+    log_p = np.full(60, -np.log(60))
+    reward = np.sort(np.random.default_rng(1).normal(size=60))
+    worth = {n: float(np.exp(bonbon_optimum(log_p, reward, n, 0.005)) @ reward) for n in (4, 8)}
+    assert worth[8] < worth[4] < float(np.exp(best_of_n(log_p, reward, 8)) @ reward)
+
+
 def test_eq_12_9_sft_on_the_winners_ends_at_the_best_of_k(world):
     lm, log_p, reward = world
     target = best_of_n(log_p, reward, 4)
     winners = torch.tensor(np.exp(target))
     found, loss = fit(lm, lambda q: -(winners * q).sum())
-    assert kl_divergence(target, found) < 1e-4
+    assert kl_from_logps(target, found) < 1e-4
     entropy = -expectation(target, target)
     assert loss == pytest.approx(entropy, abs=1e-4)
 
@@ -302,8 +321,8 @@ def test_eq_12_13_bonbon_by_hand_its_margin_and_its_end(world, rng):
     _, log_p, reward = world
     for n in (2, 4, 8):
         target = best_of_n(log_p, reward, n)
-        assert kl_divergence(target, bonbon_optimum(log_p, reward, n, 1.0)) < 1e-9
-        assert kl_divergence(target, bonbon_optimum(log_p, reward, n, 0.005)) > 0.005
+        assert kl_from_logps(target, bonbon_optimum(log_p, reward, n, 1.0)) < 1e-9
+        assert kl_from_logps(target, bonbon_optimum(log_p, reward, n, 0.005)) > 0.005
 
 
 def test_eq_12_13_the_best_and_the_worst_by_all_tuples(rng):

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from irlbook.errors import SamplingError
-from irlbook.lm.enumerable import EnumerableLM, kl_divergence
-from irlbook.lm.logprobs import collate, token_logps
+from irlbook.lm.enumerable import EnumerableLM, kl_from_logps
+from irlbook.lm.logprobs import token_logps
 from irlbook.lm.token_table import TokenTable
+from irlbook.lm.trees import collate
 from irlbook.planning import q_values
 from irlbook.posttraining import kl
 from irlbook.posttraining import policy_gradient as pg
@@ -87,7 +88,7 @@ def test_eq_13_1_and_13_2_score_function_gradient_of_reward_less_kl(lm, reward, 
     log_ref, log_p = lm.sequence_log_probabilities(), lm.sequence_log_probabilities(other)
 
     def objective(now):
-        return np.exp(now) @ reward - BETA * kl_divergence(now, log_ref)
+        return np.exp(now) @ reward - BETA * kl_from_logps(now, log_ref)
 
     shaped = reward - BETA * (log_p - log_ref)
     assert objective(log_p) == pytest.approx(np.exp(log_p) @ shaped, abs=1e-12)
@@ -268,7 +269,7 @@ def test_eq_13_14_per_sequence_normalisation_climbs_another_reward(lm, p, reward
 def test_eq_13_15_values_of_the_three_estimators(lm, other):
     log_p = torch.tensor(lm.sequence_log_probabilities(other))
     log_q = torch.tensor(lm.sequence_log_probabilities())
-    exact = kl_divergence(log_p.numpy(), log_q.numpy())
+    exact = kl_from_logps(log_p.numpy(), log_q.numpy())
     mean = {
         name: float(log_p.exp() @ kl.kl_estimate(log_p, log_q, name)) for name in ("k1", "k2", "k3")
     }
@@ -290,8 +291,8 @@ def test_eq_13_16_gradients_as_a_loss_and_as_a_penalty(lm, other):
     def slope(value):
         return torch.autograd.grad(value, table.logits, retain_graph=True)[0].numpy().ravel()
 
-    reverse = by_differences(lm, lambda x: kl_divergence(x, log_q.numpy()), other)
-    forward = by_differences(lm, lambda x: kl_divergence(log_q.numpy(), x), other)
+    reverse = by_differences(lm, lambda x: kl_from_logps(x, log_q.numpy()), other)
+    forward = by_differences(lm, lambda x: kl_from_logps(log_q.numpy(), x), other)
     loss = {n: slope((p * kl.kl_loss(log_p, log_q, n)).sum()) for n in ("k1", "k2", "k3")}
     penalty = {n: slope((p * kl.kl_penalty(log_p, log_q, n) * log_p).sum()) for n in loss}
     np.testing.assert_allclose(loss["k1"], 0, atol=1e-12)
@@ -316,7 +317,7 @@ def test_eq_13_17_reward_with_a_forward_kl_ends_on_a_hyperbola(lm, p, reward):
     log_p, log_ref = np.log(found), np.log(p)
 
     def value(now):
-        return np.exp(now) @ reward - BETA * kl_divergence(log_ref, now)
+        return np.exp(now) @ reward - BETA * kl_from_logps(log_ref, now)
 
     policy = lm.token_policy(log_p)
     np.testing.assert_allclose(by_differences(lm, value, policy), 0, atol=1e-7)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from irlbook.lm.enumerable import EnumerableLM, kl_divergence
+from irlbook.lm.enumerable import EnumerableLM, kl_from_logps
 from irlbook.lm.token_table import TokenTable
 from irlbook.posttraining import dpo
 
@@ -75,7 +75,7 @@ def test_eq_14_1_and_14_2_the_tilted_reference_beats_every_other_policy(lm, rewa
     optimum = lm.kl_optimum(reward, BETA)
 
     def value(log_p):
-        return np.exp(log_p) @ reward - BETA * kl_divergence(log_p, log_ref)
+        return np.exp(log_p) @ reward - BETA * kl_from_logps(log_p, log_ref)
 
     tilt = log_ref + reward / BETA
     log_z = np.logaddexp.reduce(tilt)
@@ -83,7 +83,7 @@ def test_eq_14_1_and_14_2_the_tilted_reference_beats_every_other_policy(lm, rewa
     assert value(optimum.log_probabilities) == pytest.approx(BETA * log_z, abs=1e-12)
     for p in np.random.default_rng(2).dirichlet(np.ones(len(reward)), size=50):
         loss = value(optimum.log_probabilities) - value(np.log(p))
-        assert loss == pytest.approx(BETA * kl_divergence(np.log(p), tilt - log_z), abs=1e-10)
+        assert loss == pytest.approx(BETA * kl_from_logps(np.log(p), tilt - log_z), abs=1e-10)
 
 
 def test_eq_14_3_implicit_reward_of_the_optimum_is_the_reward_less_beta_log_z(lm, reward):
@@ -259,3 +259,18 @@ def test_a_reference_that_is_refreshed_k_times_divides_the_price_by_k(lm, reward
         log_p = minimise(table, lambda x, held=held: dpo_objective(x, held, *all_pairs))
         lower = lm.kl_optimum(reward, BETA / k).log_probabilities
         np.testing.assert_allclose(log_p, lower, atol=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.2, 1.0, 5.0])
+def test_a_response_that_has_only_won_rises_for_ever_under_dpo_and_has_a_target_under_ipo(beta):
+    """The slope by the log-ratio margin: DPO's has no zero, whatever the price; IPO's has one."""
+    margin = torch.linspace(-30, 30, 601, dtype=torch.float64, requires_grad=True)
+    policy = torch.stack([margin, torch.zeros_like(margin)], dim=1)
+    (of_dpo,) = torch.autograd.grad(
+        dpo.dpo_loss(policy, torch.zeros_like(policy), beta).sum(), margin, retain_graph=True
+    )
+    assert (of_dpo < 0).all()
+    (of_ipo,) = torch.autograd.grad(
+        dpo.ipo_loss(policy, torch.zeros_like(policy), beta).sum(), margin
+    )
+    assert (torch.sign(of_ipo) == torch.sign(margin - 1 / (2 * beta))).double().mean() > 0.99

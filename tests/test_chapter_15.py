@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from irlbook.lm.enumerable import EnumerableLM
-from irlbook.lm.logprobs import collate
+from irlbook.lm.trees import collate
 from irlbook.posttraining import over_optimization as oo
 from irlbook.posttraining.goodhart import (
     World,
-    best_of_n_curve,
+    exact_best_of_n_curve,
     fit_gao,
     gao_best_of_n,
     gao_rl,
@@ -39,7 +39,7 @@ def test_kl_of_the_best_of_n():
     for n in (2, 7, 100):
         u = (np.arange(100_000) + 0.5) / 100_000
         want = np.mean(np.log(n) + (n - 1) / n * np.log(u))
-        assert float(best_of_n_curve(WORLD, PROXY, n).kl) == pytest.approx(want, abs=1e-4)
+        assert float(exact_best_of_n_curve(WORLD, PROXY, n).kl) == pytest.approx(want, abs=1e-4)
 
 
 def test_eq_15_3_and_15_4_forms_and_peaks():
@@ -63,7 +63,7 @@ def test_eq_15_5_tilted_normal():
 
 
 def test_eq_15_6_no_policy_has_more_proxy():
-    best = best_of_n_curve(WORLD, PROXY, 2.0 ** np.arange(1, 12))
+    best = exact_best_of_n_curve(WORLD, PROXY, 2.0 ** np.arange(1, 12))
     assert (best.proxy < np.sqrt(2) * best.d).all()
     tilted = tilted_curve(WORLD, PROXY, np.array([0.3, 1.0, 3.0]))
     assert tilted.proxy == pytest.approx(np.sqrt(2) * tilted.d)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,8 @@ def train(world, call, tmp_path):
         short = ("--samples", 2, "--max-new-tokens", 6, "--prompts", 4, "--out", tmp_path / "run")
         rewards = [reward] if isinstance(reward, str | Path) else reward
         asked = [x for one in rewards for x in ("--reward", one)]
-        times = ("--rounds" if method == "raft" else "--iterations", iterations)
+        in_rounds = method in ("raft", "iterative")
+        times = ("--rounds" if in_rounds else "--iterations", iterations)
         where = ("--model", world / model, "--data", world / data)
         return call("train", method, *where, *asked, *times, *short, *more)
 
@@ -84,13 +86,26 @@ def test_every_method_leaves_a_model_and_its_metrics(train, world, tmp_path, met
 def test_the_same_command_goes_on_and_another_reward_is_refused(train, world, tmp_path):
     assert train("rloo")[0] == 0
     whole, kept = rows(tmp_path / "run"), sorted((tmp_path / "run" / "checkpoints").iterdir())
-    assert train("rloo")[0] == 0 and rows(tmp_path / "run") == whole  # nothing left to do
+    code, out, _ = train("rloo")
+    assert code == 0 and rows(tmp_path / "run") == whole
+    assert f"nothing was trained: {tmp_path}/run holds this run already" in out
     assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == kept
     for more in ({"reward": world / "reward1"}, {"iterations": 4}):
         code, _, err = train("rloo", **more)
         assert code == 1 and "--restart" in err or "resume=False" in err
     code, _, err = train("rloo", "--restart", reward=world / "reward1")
     assert code == 0, err
+
+
+def test_a_killed_run_says_from_where_it_goes_on_and_a_new_one_does_not(train, tmp_path):
+    often = ("--checkpoint-every", 1)
+    _, out, err = train("rloo", *often)
+    assert "going on" not in err and "next: irlbook sample" in out
+    whole = rows(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000003")  # as if killed before it
+    code, out, err = train("rloo", *often)
+    assert code == 0 and "going on from iteration 2 of 3" in err and "nothing was" not in out
+    assert [row["reward"] for row in rows(tmp_path / "run")] == [row["reward"] for row in whole]
 
 
 def test_raft_trains_in_rounds(train, tmp_path):
@@ -100,6 +115,22 @@ def test_raft_trains_in_rounds(train, tmp_path):
         return
     assert [row["step"] for row in rows(tmp_path / "run")] == ["0", "1"]
     models.load_lm(tmp_path / "run" / "model")
+
+
+def test_iterative_dpo_trains_in_rounds_and_a_finished_run_is_not_replaced(train, world, tmp_path):
+    more = ("--batch-size", 2, "--max-new-tokens", 8, "--gold", LENGTH)
+    code, out, err = train("iterative", *more, iterations=1)
+    assert code == 0, err
+    found = rows(tmp_path / "run")
+    assert [row["step"] for row in found] == ["0", "1"] and "pairs" in found[0]
+    assert "pairs" not in out.split("last:")[1]  # the last round only measures
+    trained, _ = models.load_lm(tmp_path / "run" / "model")
+    before, _ = models.load_lm(world / "start")
+    assert not torch.equal(trained.lm_head.weight, before.lm_head.weight)
+    code, _, err = train("iterative", *more, iterations=1)
+    assert code == 1 and "holds a finished run" in err and "--restart" in err
+    assert train("iterative", *more, "--restart", iterations=1)[0] == 0
+    assert rows(tmp_path / "run") == found
 
 
 def test_saved_reward_models_alone_and_as_an_ensemble(train, world, tmp_path):
@@ -145,7 +176,7 @@ def test_a_bad_reward_is_one_clear_message(train, world, reward, named):
 def test_other_bad_options_are_one_clear_message(train, world, tmp_path):
     for method, more, named in (
         ("rloo", ("--beta", -1), "beta"),
-        ("grpo", ("--variant", "ppo"), "none of grpo"),
+        ("grpo", ("--variant", "ppo"), "'ppo' is not one of 'grpo'"),
         ("ppo", ("--max-new-tokens", 100), "leave no room"),
         ("ppo", ("--device", "tpu"), "tpu"),
         ("rloo", ("--vllm",), "vllm"),

@@ -315,7 +315,7 @@ def test_the_same_rows_give_the_same_bytes_readable_by_others(tmp_path):
     first = files.write_rows(tmp_path / "new" / "a.jsonl.gz", [PAIR])
     second = files.write_rows(tmp_path / "b.jsonl.gz", [PAIR])
     assert first.read_bytes() == second.read_bytes()
-    assert first.stat().st_mode & 0o444 == 0o444 & ~files._umask()
+    assert first.stat().st_mode & 0o444 == 0o444 & ~files.umask()
     with pytest.raises(errors.InvalidDataError, match="end in .jsonl"):
         files.write_rows(tmp_path / "a.csv", [PAIR])
     with pytest.raises(ValueError, match="NaN|nan|not JSON compliant"):
@@ -327,3 +327,99 @@ def test_parquet_refuses_mixed_columns(tmp_path):
     pytest.importorskip("pyarrow")
     with pytest.raises(errors.InvalidDataError, match="choose .jsonl"):
         files.write_rows(tmp_path / "a.parquet", [{"a": "x"}, {"a": [{"b": "c"}]}])
+
+
+# --- splits ---------------------------------------------------------------------------------------
+
+
+def folder_of(tmp_path, *names):
+    for name in names:
+        write(tmp_path / name, json.dumps(PAIR | {"prompt": name}).encode())
+    return tmp_path
+
+
+def read_from(folder, **options):
+    return [os.path.basename(row.file) for row in files.read_rows(folder, **options)]
+
+
+def test_a_split_of_a_folder_is_the_files_that_name_it(tmp_path):
+    folder = folder_of(tmp_path, "train.jsonl", "test.jsonl", "data.val-00000.json", ".x.jsonl")
+    assert read_from(folder, split="test") == ["test.jsonl"]
+    assert read_from(folder, split="validation") == ["data.val-00000.json"]
+    assert read_from(folder, split="dev") == ["data.val-00000.json"]
+    assert read_from(folder) == read_from(folder, split="train") == ["train.jsonl"]
+    assert read_from(folder, usual_split="test") == ["test.jsonl"]
+    with pytest.raises(errors.DataNotFoundError, match="no split 'gold'.*test, train, validation"):
+        read_from(folder, split="gold")
+    pairs = read_preferences(folder, split="test")
+    assert pairs[0].prompt == "test.jsonl" and "read from" in str(pairs.report)
+    assert pairs.where == [f"{folder / 'test.jsonl'}:1"]
+
+
+def test_a_folder_without_splits_is_read_whole(tmp_path):
+    folder = folder_of(tmp_path, "a.jsonl", "latest.jsonl")
+    both = ["a.jsonl", "latest.jsonl"]
+    assert read_from(folder) == both == read_from(folder, split="train")
+    assert read_from(folder, usual_split="test") == both
+    with pytest.raises(errors.DataNotFoundError, match="no file's name tells a split"):
+        read_from(folder, split="test")
+
+
+def test_the_only_split_of_a_folder_is_read(tmp_path):
+    folder = folder_of(tmp_path, "harmless.test.jsonl", "helpful.test.jsonl")
+    assert len(read_from(folder)) == 2
+    assert read_from(folder, split="helpful") == ["helpful.test.jsonl"]
+    with pytest.raises(errors.DataNotFoundError, match="no split 'train'"):
+        read_from(folder, split="train")
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        (["train_test.jsonl", "a.jsonl"], "says train and test"),
+        (["test.jsonl", "more.jsonl"], "in several ways.*more.jsonl, test.jsonl"),
+        (["test.jsonl", "validation.jsonl"], "in several ways"),
+        (["a.jsonl", "a.json"], "seem to hold the same rows"),
+        (["train.jsonl", "train.jsonl.gz"], "seem to hold the same rows"),
+    ],
+)
+def test_a_folder_that_can_be_read_in_several_ways_is_refused_by_name(tmp_path, names, match):
+    with pytest.raises(errors.DataNotFoundError, match=match):
+        read_from(folder_of(tmp_path, *names))
+
+
+def test_one_file_has_the_split_that_its_name_says(tmp_path):
+    folder_of(tmp_path, "test.jsonl", "a.jsonl")
+    assert read_from(tmp_path / "test.jsonl", split="test") == ["test.jsonl"]
+    assert read_from(tmp_path / "test.jsonl") == read_from(tmp_path / "test.jsonl", split=None)
+    assert read_from(tmp_path / "a.jsonl", split="train") == ["a.jsonl"]
+    for name, split in (("test.jsonl", "train"), ("a.jsonl", "test")):
+        with pytest.raises(errors.DataNotFoundError, match="Leave the split out"):
+            read_from(tmp_path / name, split=split)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("a.csv", b"prompt,chosen,rejected\np,c,r\n", "a table of text. Save it as JSON lines"),
+        ("a.jsonl", b"PK\x03\x04....", "zip archive"),
+        ("a.jsonl", b"BZh91AY", "bzip2"),
+        ("a.jsonl", b"\x28\xb5\x2f\xfd..", "zstandard"),
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        ("a.jsonl", b"\n<!DOCTYPE html><html>", "a page of HTML"),
+        ("a.json", b'{\n "rows": []\n}', "an object over several lines"),
+        ("a.jsonl.gz", gzip.compress(b"<html>", mtime=0), "a page of HTML"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path, name, content, match):
+    with pytest.raises(errors.InvalidDataError, match=match) as caught:
+        read_preferences(write(tmp_path / name, content), strict=False)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "bad", [LINE.decode().encode("utf-16-le"), b"\x00" * 9, b"\xef\xbb\xbf" + LINE, LINE[:-3]]
+)
+def test_zeros_marks_and_cut_lines_are_named_by_their_line(tmp_path, bad):
+    with pytest.raises(errors.MalformedRowsError, match="a.jsonl:2: not "):
+        read_preferences(write(tmp_path / "a.jsonl", LINE + b"\n" + bad + b"\n" + LINE))

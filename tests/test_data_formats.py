@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irlbook import data, errors
-from irlbook.data import Demonstration, Preference, Unpaired, formats
+from irlbook.data import Demonstration, Preference, Unpaired, columns, formats
 from irlbook.data.report import Rejected
 
 
@@ -174,7 +174,7 @@ def test_pairs_that_teach_nothing_have_their_own_kind(row, kind):
 
 LEAF = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 MESSAGE = st.fixed_dictionaries(
-    {}, optional={"role": st.sampled_from(formats.ROLES) | LEAF, "content": LEAF}
+    {}, optional={"role": st.sampled_from(columns.ROLES) | LEAF, "content": LEAF}
 )
 VALUE = LEAF | st.lists(LEAF | MESSAGE, max_size=3) | MESSAGE
 COLUMNS = ("prompt", "chosen", "rejected", "completion", "label", "margin", "messages")
@@ -254,7 +254,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 MESSAGES = st.lists(
     st.builds(
         lambda role, content: {"role": role, "content": content},
-        st.sampled_from(formats.ROLES),
+        st.sampled_from(columns.ROLES),
         TEXT,
     ),
     min_size=1,

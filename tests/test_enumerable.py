@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from irlbook import planning
-from irlbook.errors import InvalidPolicyError, NotFiniteError, ShapeError
+from irlbook.errors import (
+    InvalidHyperparameterError,
+    InvalidPolicyError,
+    NotFiniteError,
+    ShapeError,
+)
 from irlbook.lm.enumerable import EnumerableLM
 from irlbook.metrics import kl_divergence
 
@@ -181,9 +186,9 @@ def test_a_model_sees_its_prefixes():
 @pytest.mark.parametrize(
     ("tokens", "length", "rows", "error", "message"),
     [
-        ("a", 2, None, ShapeError, "two tokens or more"),
-        ("abc", 0, None, ShapeError, "max_length >= 1"),
-        ("abcdefgh", 9, None, ShapeError, "limit is 2,000,000. Use fewer tokens"),
+        ("a", 2, None, InvalidHyperparameterError, "two tokens or more"),
+        ("abc", 0, None, InvalidHyperparameterError, "max_length >= 1"),
+        ("abcdefgh", 9, None, InvalidHyperparameterError, "limit is 2,000,000. Use fewer tokens"),
         ("abc", 2, np.ones((1, 2)) / 2, InvalidPolicyError, r"\(1, 2\) for 1 prefixes"),
         ("abc", 2, np.ones((1, 3)), InvalidPolicyError, "sum to 1 in each row"),
         ("abc", 2, np.array([[1.5, -0.5, 0.0]]), InvalidPolicyError, "sum to 1"),

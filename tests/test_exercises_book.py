@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from irlbook.exercises.model import run_check
 from irlbook.exercises.sandbox import Worker
 
 ROOT = Path(__file__).resolve().parents[1]
-BOOK = [e for e in all_exercises() if int(e.chapter) < 90]
+BOOK = [e for e in all_exercises() if e.chapter < "90"]
 CODE = [e for e in BOOK if e.kind != "written"]
 
 
 def parsed(chapter: str):
-    (path,) = (ROOT / "solutions").glob(f"{chapter}_*.ipynb")
+    solutions = (ROOT / "solutions").glob("*.ipynb")
+    (path,) = (p for p in solutions if release.chapter_of(p) == chapter)
     return parse_notebook(read_notebook(path))
 
 
@@ -32,7 +34,8 @@ def test_reference_passes_and_stub_and_wrong_answers_are_told(exercise):
 def test_reference_passes_in_the_graders_process(exercise):
     code = parsed(exercise.chapter)
     pieces = code.pieces(exercise.function)
-    with Worker(exercise.function, pieces, flags=code.flags, timeout=60.0) as worker:
+    limits = {"timeout": max(60.0, exercise.seconds), "without": exercise.without}
+    with Worker(exercise.function, pieces, flags=code.flags, **limits) as worker:
         run_check(exercise, Answer(exercise.function, worker.send), seed=4)
 
 
@@ -56,3 +59,12 @@ def test_the_exercises_are_fit_to_hand_out():
         exercises = all_exercises(release.chapter_of(path))
         stamped = release.stamp(read_notebook(path), exercises)
         assert release._notebook_problems(stamped, exercises) == []
+
+
+def test_wrong_answers_stand_apart_and_each_belongs_to_an_exercise():
+    planted = {}
+    for chapter in {e.chapter for e in CODE}:
+        name = f"lab{chapter[:2]}" if chapter.endswith("L") else f"ch{chapter}"
+        module = import_module(f"irlbook.exercises.wrong_answers.{name}")
+        planted |= module.WRONG_ANSWERS
+    assert planted == {e.id: e.wrong_answers for e in CODE}

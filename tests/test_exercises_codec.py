@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -156,3 +157,59 @@ def test_sparse_indices_out_of_range_are_refused():
     forged.indices[0] = 10**6
     with pytest.raises(CodecError):
         there_and_back(forged)
+
+
+def message(tree, *buffers: bytes) -> bytes:
+    """A message as a hostile process may write it."""
+    text = json.dumps({"tree": tree, "buffers": [len(b) for b in buffers]}).encode()
+    return b"".join([struct.pack("<I", len(text)), text, *buffers])
+
+
+def test_a_buffer_belongs_to_one_array():
+    node = {"t": "array", "d": "<f8", "s": [2**17], "i": 0}
+    assert codec.loads(message(node, bytes(2**20))).shape == (2**17,)
+    with pytest.raises(CodecError, match="share one buffer"):
+        codec.loads(message({"t": "list", "v": [node] * 6000}, bytes(2**20)))
+
+
+def test_the_number_of_values_is_bounded():
+    assert len(codec.loads(codec.dumps(list(range(10**5))))) == 10**5
+    with pytest.raises(CodecError, match="more values than allowed"):
+        codec.loads(message({"t": "list", "v": [0] * (codec.MAX_NODES + 1)}))
+
+
+class Counted(int):
+    """An integer that counts how often it is compared."""
+
+    comparisons = 0
+
+    def __hash__(self):
+        return int.__hash__(self)
+
+    def __eq__(self, other):
+        Counted.comparisons += 1
+        return int.__eq__(self, other)
+
+
+@pytest.mark.parametrize("kind", ["set", "dict"])
+def test_keys_that_collide_do_not_make_quadratic_work(kind, monkeypatch):
+    modulus = sys.hash_info.modulus
+    colliding = [modulus * n for n in range(1, 20_000)]
+    tree = (
+        {"t": "set", "v": colliding}
+        if kind == "set"
+        else {"t": "dict", "v": [[k, 0] for k in colliding]}
+    )
+    real = codec._Decoder.tree
+
+    def counted(self, node, depth=0):
+        value = real(self, node, depth)
+        return Counted(value) if type(value) is int else value
+
+    monkeypatch.setattr(codec._Decoder, "tree", counted)
+    Counted.comparisons = 0
+    with pytest.raises(CodecError, match="same hash"):
+        codec.loads(message(tree))
+    assert Counted.comparisons < 10 * len(colliding)
+    far = [n * 2**40 for n in range(20_000)]  # honest keys
+    assert len(codec.loads(message({"t": "set", "v": far}))) == 20_000

@@ -6,9 +6,12 @@ import dataclasses
 import re
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
+import scipy.sparse
+import torch
 from exercises_demo import EXERCISES
 
 from irlbook import exercises
@@ -19,6 +22,7 @@ from irlbook.exercises.answers import local_answer
 
 @pytest.fixture(autouse=True)
 def demo(monkeypatch):
+    model.all_exercises()  # a chapter is registered once, when it is first imported
     monkeypatch.setattr(model, "_REGISTRY", dict(model._REGISTRY))
     for exercise in EXERCISES:
         exercises.register(exercise)
@@ -216,7 +220,13 @@ SAY = {"property": "it holds", "hint": "think"}
         lambda: expect.expect_type(1, str, hint="think"),
         lambda: expect.expect_type(1, (str, list), hint="think"),
         lambda: expect.expect_length((1, 2), 3, hint="think"),
-        lambda: expect.expect_length(np.ones(3), 3, hint="think"),
+        lambda: expect.expect_length(np.ones(2), 3, hint="think"),
+        lambda: expect.expect_length(np.ones(()), 1, hint="think"),
+        lambda: expect.expect_length("ab", 2, hint="think"),
+        lambda: expect.as_array([1.0, "2"]),
+        lambda: expect.expect_equal(np.str_("a"), "b", **SAY),
+        lambda: expect.expect_close(np.float32(1.001), 1.0, **SAY),
+        lambda: expect.expect_close(np.float16(1.001), 1.0, **SAY),
         lambda: expect.expect_raises(ValueError, local_answer(lambda: 1), **SAY),
         lambda: expect.expect_raises(ValueError, local_answer(lambda: [][0]), **SAY),
     ],
@@ -262,3 +272,78 @@ def test_importing_the_exercises_imports_neither_torch_nor_scipy():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
+
+
+def test_of_one_chapter_that_chapter_alone_is_loaded():
+    code = (
+        "import sys, irlbook.exercises as e; found = e.all_exercises('03'); "
+        "loaded = [m.rpartition('.')[2] for m in sys.modules if '.exercises.chapters.' in m]; "
+        "print({x.chapter for x in found}, loaded, e.all_exercises('98'))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "{'03'} ['ch03'] []"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: expect.expect_equal(np.str_("a"), "a", **SAY),
+        lambda: expect.expect_equal(np.array("a"), "a", **SAY),
+        lambda: expect.expect_equal((np.str_("a"), "b"), ["a", "b"], **SAY),
+        lambda: expect.expect_equal(np.array(["a", "b"]), ["a", "b"], **SAY),
+        lambda: expect.expect_equal(np.array(3), 3, **SAY),
+        lambda: expect.expect_equal(torch.tensor(3), 3, **SAY),
+        lambda: expect.expect_equal(np.True_, True, **SAY),
+        lambda: expect.expect_close(torch.ones(2, requires_grad=True), [1.0, 1.0], **SAY),
+        lambda: expect.expect_close([torch.tensor(1.0, requires_grad=True), 1], [1, 1], **SAY),
+        lambda: expect.expect_close((np.ones(2), np.ones(2)), np.ones((2, 2)), **SAY),
+        lambda: expect.expect_close(np.float32(1 / 3), 1 / 3, **SAY),
+        lambda: expect.expect_close(torch.arange(9.0).sum() / 7, 36 / 7, **SAY),
+        lambda: expect.expect_close([[0.25]], np.array([[0.25]]), **SAY),
+        lambda: expect.expect_type(np.str_("a"), str, hint="think"),
+        lambda: expect.expect_type(np.array(2), int, hint="think"),
+        lambda: expect.expect_type(np.float32(2), float, hint="think"),
+        lambda: expect.expect_type(torch.tensor(True), bool, hint="think"),
+        lambda: expect.expect_length(np.ones(2), 2, hint="think"),
+        lambda: expect.expect_length(np.ones((2, 3)), 2, hint="think"),
+        lambda: expect.expect_length(torch.ones(2), 2, hint="think"),
+        lambda: expect.expect_length([1, 2], 2, hint="think"),
+    ],
+)
+def test_a_right_answer_in_another_form_is_right(call):
+    call()
+
+
+def test_an_array_where_a_tuple_was_asked_comes_apart():
+    first, second = expect.expect_length(np.arange(6).reshape(2, 3), 2, hint="think")
+    assert list(first) == [0, 1, 2] and list(second) == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "got",
+    [
+        scipy.sparse.csr_array((10**6, 10**9)),
+        [1.0] * 10**5 + ["x" * 10**6],
+        [np.array("x" * 10**6), *range(10**5)],
+        ["x" * 10**6] + ["y"] * 10**5,
+    ],
+)
+def test_no_result_makes_a_check_ask_for_much_memory(got):
+    tracemalloc.start()
+    with pytest.raises(CheckFailed):
+        expect.as_array(got)
+    with pytest.raises(CheckFailed):
+        expect.as_array(got, (2, 3))
+    with pytest.raises(CheckFailed):
+        expect.expect_equal(got, ["a", "b"], **SAY)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50 * 2**20
+
+
+def test_an_unknown_exercise_is_one_line_in_a_notebook():
+    for call in (exercises.check, exercises.card, exercises.hint):
+        with pytest.raises(UnknownExerciseError) as caught:
+            call("90.9")
+        (line,) = caught.value._render_traceback_()
+        assert line.startswith("UnknownExerciseError: no exercise '90.9'; exercises: 90.1, ")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import time
 
 import nbformat
 import pytest
@@ -13,6 +16,7 @@ from irlbook.errors import CheckFailed, InvalidExerciseError, NotebookError
 from irlbook.exercises import Edit, model, release
 from irlbook.exercises.answers import load_function
 from irlbook.exercises.extract import parse_cells, parse_notebook, read_notebook
+from irlbook.exercises.submissions import written_answers
 
 
 @pytest.fixture
@@ -203,12 +207,117 @@ def test_only_what_the_function_needs_is_run():
     f = load(
         "import numpy as np\nSCALE: float = 2.0\nOTHER = open('/nowhere')\nraise SystemExit",
         "%matplotlib inline\n!ls\nimport no_such_module",
-        "%%time\ndef f(x):\n    return 0",
+        "%%writefile f.py\ndef f(x):\n    return 0",
         "def helper(x): return np.sum(x) * SCALE\nclass Unused: raise SystemExit",
         "def f(x):\n    return helper(x) + ONE\nprint(f(3) / 0)",
         "ONE = -np.pi / np.pi + 2\nshow = lambda: 1 / 0",
     )
     assert f([1, 2]) == 7.0
+
+
+FORMS = {
+    "timed": ["%%time\ndef f():\n    return 3"],
+    "captured": ["\n%%capture out --no-stderr\ndef f():\n    return 3"],
+    "with magics": [
+        "%matplotlib inline\n!pip install x\nls = !ls\nt = %timeit -o 1\n?len\nlen?\n"
+        "def f():\n    %time y = 1\n    # why?\n    '''Why?'''\n    return 3"
+    ],
+    "under another name": ["def mine():\n    return 3\nf = mine"],
+    "under another name, the stub left": [
+        "def mine():\n    return 3\nf = mine",
+        'def f():\n    """Doc."""\n    # your code here\n    raise NotImplementedError',
+    ],
+    "a partial": ["from functools import partial\nf = partial(int, '3')"],
+    "imports in try": [
+        "try:\n    import no_such_module as m\nexcept ImportError:\n    import math as m",
+        "def f():\n    return m.floor(3.5)",
+    ],
+    "a helper in try": [
+        "try:\n    from no_such import njit\nexcept ImportError:\n    def njit(g):\n"
+        "        return g\n@njit\ndef f():\n    return 3"
+    ],
+    "a constant changed": ["K = 1\nK += 1\ndef f():\n    return K + 1", "K = K"],
+    "an entry changed": ["D = {'a': 1}\nD['a'] += 2\ndef f():\n    return D['a']"],
+    "constants from constants": [
+        "import numpy as np\nA = ('up', 'down')\nN = len(A)\nP = np.full(N, 1 / N)",
+        "W = {a: k for k, a in enumerate(A)}\nT = np.arange(6).reshape(2, 3)[0] if N > 1 else 0",
+        "def f():\n    return int(P.sum() * 2 + W['down'] + T[0])",
+    ],
+    "local names of demos": [
+        "data = open('/nowhere')\nimport no_such_module\nq = 1 / 0\nx, y = 1 / 0, 2",
+        "def f():\n    data, x = 1, 2\n    q = [no_such_module for no_such_module in (0,)]\n"
+        "    return data + x + q[0]",
+    ],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_right_answer_in_another_form_is_taken(form):
+    assert load(*FORMS[form])() == 3
+
+
+def test_a_cell_that_the_notebook_does_not_run_is_named():
+    with pytest.raises(CheckFailed, match="cell 1: it begins with %%writefile and is not run"):
+        parse_cells([(1, "%%writefile a.py\ndef f(): pass")]).pieces("f")
+
+
+MB = 10**6
+SLOW = {  # each was quadratic or worse once
+    "line breaks": ["\n" * MB, "def g(:"],
+    "names and line breaks": ["f\n" * (MB // 4) + "def g(:"],
+    "a chain of names": ["".join(f"a{n} = a{n + 1}\n" for n in range(50_000)), "def f(): a0"],
+    "spaces before a magic": ["def g(:\n" + " " * MB + "x"],
+    "question marks": ["def g(:\n" + "? " * (MB // 2)],
+    "equals signs": ["def g(:\n" + "a = " * (MB // 4)],
+    "finally in finally": [
+        "def f():\n" + "".join(f"{'  ' * n}  try: pass\n{'  ' * n}  finally:\n" for n in range(40))
+        + "  " * 41 + "pass"
+    ],
+    "functions on one line": ["; ".join(["f = lambda: 0"] * 30_000)],
+    "functions after the end of a text": ['x = """\n"""; ' + "; ".join(["g = lambda: 0"] * 30_000)],
+    "nested functions": ["f = " + "lambda: " * 2000 + "0"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", SLOW)
+def test_reading_a_notebook_takes_time_in_proportion_to_it(attack):
+    begin = time.process_time()
+    with contextlib.suppress(CheckFailed):
+        parse_cells(enumerate(SLOW[attack], start=1)).pieces("f")
+    assert time.process_time() - begin < 20
+
+
+@pytest.mark.parametrize(
+    "text", ["<!--" * (MB // 4), "<!-- card 00." + "1" * MB, "<!-- answer " * (MB // 12)]
+)
+def test_reading_a_text_takes_time_in_proportion_to_it(text):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    begin = time.process_time()
+    written_answers(notebook, EXERCISES)
+    assert time.process_time() - begin < 5
+
+
+def test_what_a_notebook_showed_costs_nothing(tmp_path):
+    path = tmp_path / "shown.ipynb"
+    output = {"output_type": "stream", "name": "stdout", "text": "x"}
+    cell = {"cell_type": "code", "metadata": {}, "source": "1", "execution_count": None}
+    cells = [{**cell, "outputs": [output] * 300_000}]
+    book = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
+    path.write_text(json.dumps(book), encoding="utf-8")
+    begin = time.process_time()
+    (read,) = read_notebook(path, outputs=False).cells
+    assert read.source == "1" and read.outputs == [] and time.process_time() - begin < 5
+
+
+def test_a_notebook_of_very_many_cells_is_refused_at_once(tmp_path):
+    path = tmp_path / "many.ipynb"
+    cell = '{"cell_type":"raw","metadata":{},"source":""}'
+    cells = ",".join([cell] * 500_000)
+    path.write_text(f'{{"cells":[{cells}],"metadata":{{}},"nbformat":4,"nbformat_minor":4}}')
+    begin = time.process_time()
+    with pytest.raises(NotebookError, match="more than 20000 cells"):
+        read_notebook(path)
+    assert time.process_time() - begin < 5
 
 
 def test_future_flags_lambdas_and_star_imports_count():

@@ -253,3 +253,9 @@ def test_real_mice_deep_fit_neither_collapses_nor_runs_away(mice):
     endless = TabularMDP.create(moves, np.zeros(128), start=0, discount=maze.mdp.discount)
     with pytest.raises(errors.UnreachableFeaturesError, match="terminal states in which they end"):
         fit_deep_max_ent(endless, features, occupancy, config, reference=maze.reference)
+
+
+@pytest.mark.parametrize("path", [[0, 1.5], ["0", "1"], [[0], [1, 2]], [0, None], 3])
+def test_a_path_of_no_nodes_is_named(path):
+    with pytest.raises(errors.InvalidTrajectoryError, match="path 1 .* a flat list of whole"):
+        labyrinth(2).trajectories([[0, 1], path])

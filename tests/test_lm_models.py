@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    PreTrainedTokenizerFast,
 )
 
 from irlbook.errors import (
@@ -27,7 +30,7 @@ from irlbook.errors import (
     UnusedWeightsWarning,
 )
 from irlbook.lm import models
-from irlbook.lm.logprobs import collate, token_logps
+from irlbook.lm.logprobs import token_logps
 from irlbook.lm.models import (
     add_lora,
     check_fit,
@@ -37,7 +40,8 @@ from irlbook.lm.models import (
     save,
     tiny_lm,
 )
-from irlbook.lm.tokenization import encode_prompt, encode_response, train_tokenizer
+from irlbook.lm.tokenization import SPECIAL, encode_prompt, encode_response, train_tokenizer
+from irlbook.lm.trees import collate
 
 TREE = collate([([1, 2, 3], [[4, 5, 2], [6, 2]])])
 
@@ -204,10 +208,98 @@ def test_a_reward_model_reads_the_end_even_where_pad_was_end(pad, tmp_path):
         states = [reward.model(torch.tensor([row])).last_hidden_state[0, -1] for row in rows]
         expected = torch.stack([reward.score(state) for state in states])
         assert (reward(**batch).logits - expected).abs().max() <= 1e-5
-    its.pad_token = its.bos_token = None
-    its.save_pretrained(tmp_path / "lm")
-    with pytest.raises(TokenizerError, match="no pad token besides its end token"):
-        load_reward_model(tmp_path / "lm", new_head=True)
+
+
+ENDS = ["<|endoftext|>", "<|im_end|>", "</s>"]
+
+
+@pytest.mark.parametrize(
+    ("special", "names", "template", "expected"),
+    [  # as in Qwen2.5's base models, SmolLM2 (both), Llama 2 and Llama 3
+        (ENDS[:1] + ["<|im_start|>", "<|im_end|>", "<|box_end|>"], {}, True, "<|box_end|>"),
+        (ENDS[:1] + ["<repo>", "<|im_start|>"], {"bos": 0, "unk": 0}, False, "<repo>"),
+        (["<|im_end|>", "<|im_start|>", "<|endoftext|>"], {"bos": 1, "unk": 2}, True, ENDS[0]),
+        (["</s>", "<s>", "<unk>"], {"bos": 1, "unk": 2}, False, "<unk>"),
+        (["<|end_of_text|>", "<|bos|>", "<|finetune_pad|>"], {"bos": 1}, False, "<|finetune_pad|>"),
+    ],
+)
+@pytest.mark.parametrize("pad", [True, False])
+def test_another_special_token_becomes_pad(special, names, template, expected, pad, tmp_path):
+    """Base models have pad == eos, or none; a head would read the token before the end."""
+    tokenizer = train_tokenizer(["The bus was late."], 270)
+    backend = tokenizer.backend_tokenizer
+    state = json.loads(backend.to_str())
+    state["added_tokens"], state["post_processor"] = [], None
+    vocabulary = state["model"]["vocab"]
+    for old, new in zip(SPECIAL, [*special, *"①②③④"], strict=False):
+        vocabulary[new] = vocabulary.pop(old)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
+        eos_token=special[0],
+        pad_token=special[0] if pad else None,
+        additional_special_tokens=special[1:],
+        **{f"{name}_token": special[k] for name, k in names.items()},
+    )
+    if template:
+        tokenizer.chat_template = (
+            "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+            "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        )
+    folder = save(tiny_lm(tokenizer, hidden=16), tokenizer, tmp_path / "lm")
+    reward, its = load_reward_model(folder, new_head=True)
+    assert its.pad_token == expected
+    assert reward.config.pad_token_id == its.pad_token_id
+    rows = [encode_prompt(its, "bus") + encode_response(its, text) for text in ("late", "a bus")]
+    batch = its.pad({"input_ids": rows}, return_tensors="pt", padding_side="right")
+    with torch.no_grad():
+        states = [reward.model(torch.tensor([row])).last_hidden_state[0, -1] for row in rows]
+        expected_scores = torch.stack([reward.score(state) for state in states])
+        assert (reward(**batch).logits - expected_scores).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("spare", [0, 40])
+def test_a_tokenizer_with_nothing_free_to_be_pad_gets_a_new_token(spare, tmp_path):
+    """GPT-2's only special token is its end; Pythia's model has rows to spare for a second one."""
+    tokenizer = train_tokenizer(["The bus was late."], 270)
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["added_tokens"], state["post_processor"] = [], None
+    vocabulary = state["model"]["vocab"]
+    vocabulary["once a pad"] = vocabulary.pop("<|pad|>")
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)), eos_token="<|eos|>"
+    )
+    plain.pad_token = "<|eos|>"
+    lm = tiny_lm(plain, hidden=16)
+    lm.resize_token_embeddings(len(plain) + spare)
+    reward, its = load_reward_model(save(lm, plain, tmp_path / "lm"), new_head=True)
+    assert its.pad_token == "<|pad|>" and its.pad_token_id == len(plain)
+    assert reward.get_input_embeddings().num_embeddings == max(len(plain) + spare, len(its))
+    again, its = load_reward_model(save(reward, its, tmp_path / "reward"))
+    assert again.config.pad_token_id == its.pad_token_id == len(plain)
+    rows = [[5, 6, 7, its.eos_token_id], [8, its.eos_token_id]]
+    batch = its.pad({"input_ids": rows}, return_tensors="pt", padding_side="right")
+    with torch.no_grad():
+        states = [again.base_model(torch.tensor([row]))[0][0, -1] for row in rows]
+        expected = torch.stack([again.score(state) for state in states])
+        assert (again(**batch).logits - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("mask", "file", "directory"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)]
+)
+def test_what_is_saved_is_as_open_as_the_users_umask_says(mask, file, directory, tmp_path):
+    """safetensors makes its files private: another user of a shared computer cannot read them."""
+    tokenizer = train_tokenizer(["The bus was late."], 270)
+    model = tiny_lm(tokenizer, hidden=16)
+    before = os.umask(mask)
+    try:
+        folder = save(model, tokenizer, tmp_path / "lm")
+        adapter = save(add_lora(model, rank=2), tokenizer, tmp_path / "lora")
+    finally:
+        os.umask(before)
+    for one in (folder, adapter):
+        assert one.stat().st_mode & 0o777 == directory
+        assert {path.stat().st_mode & 0o777 for path in one.iterdir()} == {file}
 
 
 def test_a_language_model_is_no_reward_model_unless_asked(saved, tmp_path):

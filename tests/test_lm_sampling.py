@@ -14,9 +14,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from irlbook.errors import ContextLengthError, ResponseError, SamplingError
 from irlbook.lm import sampling
-from irlbook.lm.logprobs import collate, padded_token_logps, sequence_logps, token_logps
+from irlbook.lm.logprobs import padded_token_logps, sequence_logps, token_logps
 from irlbook.lm.models import tiny_lm
 from irlbook.lm.sampling import greedy, inverse_cdf, nucleus, sample
+from irlbook.lm.trees import collate
 
 END = 3
 PROMPTS = [[5, 6, 7, 8], [9], [10, 11], [4] * 9, [12, 13]]

@@ -20,6 +20,7 @@ from irlbook.errors import (
     InvalidPolicyError,
     InvalidTrajectoryError,
     NotConvergedError,
+    NotFiniteError,
     ShapeError,
     UnreachableFeaturesError,
 )
@@ -416,8 +417,12 @@ def test_an_unreached_tolerance_is_loud():
     [
         (dict(features=np.zeros((5, 2))), ShapeError, r"features have shape \(5, 2\)"),
         (dict(features=np.zeros(4)), ShapeError, "features have shape"),
-        (dict(features=np.full((4, 2), np.nan)), ShapeError, "NaN or infinity"),
-        (dict(features=sparse.csr_array(np.full((4, 2), np.inf))), ShapeError, "NaN or infinity"),
+        (dict(features=np.full((4, 2), np.nan)), NotFiniteError, "NaN or infinity"),
+        (
+            dict(features=sparse.csr_array(np.full((4, 2), np.inf))),
+            NotFiniteError,
+            "NaN or infinity",
+        ),
         (dict(expert_features=np.zeros(3)), ShapeError, r"\(3,\); expected \(2,\)"),
         (dict(expert_features=[np.nan, 0]), ShapeError, "all finite.*same features and discount"),
         (dict(horizon=0), InvalidHyperparameterError, "horizon must be 1 or more"),

@@ -12,6 +12,7 @@ from irlbook import envs
 from irlbook.errors import (
     DivergentPartitionError,
     InvalidHyperparameterError,
+    InvalidMDPError,
     InvalidPolicyError,
     NotConvergedError,
     ShapeError,
@@ -262,7 +263,7 @@ def test_paths_that_never_end_are_not_counted():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (dict(mdp=corridor().with_discount(0.9)), ShapeError, r"with_discount\(1.0\)"),
+        (dict(mdp=corridor().with_discount(0.9)), InvalidMDPError, r"with_discount\(1.0\)"),
         (
             dict(mdp=random_mdp(0, 5, n_terminal=0, discount=1.0)),
             DivergentPartitionError,

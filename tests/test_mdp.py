@@ -11,12 +11,16 @@ from oracles import enumerated_occupancy, gymnasium_values
 from scipy import sparse, stats
 from strategies import mdps, random_mdp, random_policy, shuffle
 
-from irlbook import planning
+from irlbook import envs, planning
 from irlbook.errors import (
     InvalidHyperparameterError,
     InvalidMDPError,
     InvalidPolicyError,
     InvalidTrajectoryError,
+    IrlbookError,
+    MDPNotFiniteError,
+    MDPNotStochasticError,
+    MDPShapeError,
     NotFiniteError,
     NotStochasticError,
     ShapeError,
@@ -118,8 +122,11 @@ def test_create_refuses(name):
 
 
 def test_every_error_is_a_value_error_that_names_a_mend():
-    for error in (ShapeError, NotStochasticError, NotFiniteError, TerminalRewardError):
+    of_mdps = (MDPShapeError, MDPNotStochasticError, MDPNotFiniteError, TerminalRewardError)
+    for error in of_mdps:
         assert issubclass(error, InvalidMDPError) and issubclass(error, ValueError)
+    for error in (ShapeError, NotStochasticError, NotFiniteError):  # also of losses and of fits
+        assert issubclass(error, ValueError) and not issubclass(error, InvalidMDPError)
     with pytest.raises(InvalidMDPError, match="discount"):
         random_mdp(0).with_discount(2.0)
 
@@ -528,3 +535,244 @@ def test_messages_tell_what_to_do():
     with pytest.raises(NotStochasticError) as caught:
         TabularMDP.create(changed(world(), (0, 0), 0.0), np.zeros(3))
     assert re.search("Normalise the row, or list the state in `terminal`", str(caught.value))
+
+
+# ---------------------------------------------------------------- malformed tables
+
+ROW = [(1.0, 0, 0.0, False)]
+GOOD = {0: {0: ROW, 1: [(1.0, 1, 2.0, True)]}, 1: {0: ROW, 1: ROW}}
+
+
+def with_entry(entry):
+    return {**GOOD, 0: {0: [entry], 1: ROW}}
+
+
+class Bare:
+    """Only the attributes that are given."""
+
+    def __init__(self, **attributes):
+        self.__dict__.update(attributes)
+
+
+BAD_TABLES = {
+    "fewer actions in state 0": (
+        {0: {0: ROW}, 1: {0: ROW, 1: ROW}},
+        "state 0 has no action 1: it has 1 of the 2 actions that state 1 has",
+    ),
+    "fewer actions in state 1": ({**GOOD, 1: {0: ROW}}, "state 1 has no action 1"),
+    "no action in the end": ({**GOOD, 1: {}}, "state 1 has no action 0"),
+    "states from 1": ({1: GOOD[0], 2: GOOD[1]}, "numbered 1 to 2, but no state 0"),
+    "a gap in states": ({0: GOOD[0], 2: GOOD[1]}, "but no state 1"),
+    "actions from 1": (
+        {**GOOD, 1: {1: ROW, 2: ROW}},
+        r"P\[1\] has 2 actions, numbered 1 to 2, but no action 0",
+    ),
+    "tuple keys": ({(0, 0): GOOD[0], (0, 1): GOOD[1]}, r"P has the key \(0, 0\).*Number the state"),
+    "string keys": ({"a": GOOD[0], "b": GOOD[1]}, "P has the key 'a'"),
+    "fractional keys": ({0.5: GOOD[0], 1.5: GOOD[1]}, "P has the key 0.5"),
+    "bool keys": ({**GOOD, 0: {False: ROW, True: ROW}}, r"P\[0\] has the key False"),
+    "successor beyond": (with_entry((1.0, 2, 0.0, False)), r"state 0, action 0.*2 is outside 0..1"),
+    "successor below": (with_entry((1.0, -1, 0.0, False)), "next state -1 is outside"),
+    "successor fractional": (with_entry((1.0, 0.5, 0.0, False)), "0.5 is not a whole number"),
+    "successor a tuple": (with_entry((1.0, (0, 0), 0.0, False)), "is not a whole number"),
+    "successor bool": (with_entry((1.0, True, 0.0, 1)), "next state True is not a whole number"),
+    "successor NaN": (with_entry((1.0, np.nan, 0.0, False)), "not a whole number"),
+    "sum": (with_entry((0.9, 0, 0.0, False)), r"P\[0\]\[0\].*probabilities sum to 0.9, not 1"),
+    "sum of an end": ({**GOOD, 1: {0: [(0.5, 0, 0.0, False)], 1: ROW}}, "state 1, action 0.*0.5"),
+    "negative": (with_entry((-1.0, 0, 0.0, False)), "-1.0 is not a probability"),
+    "probability NaN": (with_entry((np.nan, 0, 0.0, False)), "nan is not a probability"),
+    "probability a word": (with_entry(("1", 0, 0.0, False)), "'1' is not a probability"),
+    "three parts": (with_entry((1.0, 0, 0.0)), "state 0, action 0.*3 parts; expected the four"),
+    "five parts": (with_entry((1.0, 0, 0.0, False, {})), "5 parts"),
+    "no tuple": (with_entry(1.0), "an outcome is 1.0"),
+    "a bare tuple": ({**GOOD, 0: {0: (1.0, 0, 0.0, False), 1: ROW}}, "an outcome is 1.0"),
+    "outcomes None": ({**GOOD, 0: {0: None, 1: ROW}}, "state 0, action 0.*NoneType"),
+    "reward NaN": (with_entry((1.0, 0, np.nan, False)), "state 0, action 0.*nan is not a finite"),
+    "reward infinite": (with_entry((1.0, 0, -np.inf, False)), "-inf is not a finite"),
+    "terminated a word": (with_entry((1.0, 0, 0.0, "no")), "terminated is 'no'"),
+    "terminated 2": (with_entry((1.0, 0, 0.0, 2)), "terminated is 2"),
+    "no outcome, and it goes on": ({**GOOD, 0: {0: [], 1: ROW}}, "state 0, action 0.*no outcome"),
+    "an array": (np.ones((2, 2, 2)) / 2, "type ndarray.*TabularMDP.create"),
+    "empty": ({}, "the table P is empty"),
+    "no actions": ({0: {}, 1: {}}, "no actions"),
+    "a word": ("P", "type str"),
+    "a state's word": ({**GOOD, 1: "go"}, r"P\[1\] is of type str"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_malformed_table_is_refused_by_state_and_action(name):
+    table, message = BAD_TABLES[name]
+    with pytest.raises(InvalidMDPError, match=message) as caught:
+        TabularMDP.from_gymnasium(Bare(P=table, initial_state_distrib=np.array([1.0, 0.0])))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ([1.0], r"shape \(1,\) for 2 states"),
+        ([1.0, 0.0, 0.0], r"shape \(3,\) for 2 states"),
+        ([0.5, 0.6], "sum to 1.1"),
+        ([2.0, -1.0], "smallest is -1"),
+        ([0.0, 0.0], "sum to 0"),
+        ([np.nan, 1.0], "of state 0 is nan"),
+        ("first", "probabilities, one a state"),
+        ([[1.0], [0.0, 1.0]], "probabilities, one a state"),
+    ],
+)
+def test_a_start_that_does_not_fit_the_table_is_refused(start, message):
+    with pytest.raises(InvalidMDPError, match=message):
+        TabularMDP.from_gymnasium(Bare(P=GOOD, initial_state_distrib=start))
+
+
+@pytest.mark.parametrize("env", [None, "FrozenLake-v1", 3, Bare(), Bare(P=GOOD), Table])
+def test_what_is_no_environment_with_a_table_is_refused(env):
+    with pytest.raises(InvalidMDPError, match="no table `P`"):
+        TabularMDP.from_gymnasium(env)
+
+
+def test_a_ragged_table_is_refused_where_it_once_lost_an_action():
+    """State 1 is worth 10 by its second action; the table was once read with one action."""
+    table = {
+        0: {0: [(1.0, 1, 0.0, False)]},
+        1: {0: [(1.0, 0, 0.0, False)], 1: [(1.0, 2, 10.0, True)]},
+        2: {0: [(1.0, 2, 0.0, True)], 1: [(1.0, 2, 0.0, True)]},
+    }
+    env = Bare(P=table, initial_state_distrib=np.array([1.0, 0.0, 0.0]))
+    with pytest.raises(InvalidMDPError, match="state 0 has no action 1"):
+        TabularMDP.from_gymnasium(env)
+    table[0][1] = [(1.0, 0, 0.0, False)]  # the mend that the message names: stay where you are
+    values = planning.value_iteration(TabularMDP.from_gymnasium(env, discount=0.5)).values
+    np.testing.assert_allclose(values, [5.0, 10.0, 0.0], atol=1e-8)
+
+
+def test_numpy_numbers_lists_and_any_order_of_keys_are_one_table():
+    own = {
+        np.int64(1): [ROW, ROW],
+        np.int32(0): {
+            np.int64(1): [(np.float32(1.0), np.int64(1), np.float64(2.0), np.bool_(True))],
+            0: ((np.float64(1.0), 0.0, 0, 0),),
+        },
+    }
+    first = Bare(P=GOOD, initial_state_distrib=np.array([1.0, 0.0]))
+    second = Bare(P=own, initial_state_distrib=[np.float32(1.0), 0])
+    one, other = (TabularMDP.from_gymnasium(e, discount=0.9) for e in (first, second))
+    np.testing.assert_array_equal(one.dense(), other.dense())
+    np.testing.assert_array_equal(one.reward, other.reward)
+    np.testing.assert_array_equal(one.terminal, other.terminal)
+
+
+def test_an_outcome_of_probability_zero_says_nothing():
+    """(0.0, 0, ..., True) must not make an end of state 0, nor a second end beside it."""
+    table = {0: {0: [(1.0, 1, 1.0, False), (0.0, 1, 9.0, True)]}, 1: {0: [(1.0, 0, 1.0, False)]}}
+    env = Bare(P=table, initial_state_distrib=[1.0, 0.0])
+    mdp = TabularMDP.from_gymnasium(env, discount=0.5)
+    assert mdp.n_states == 2 and not mdp.terminal.any()
+    assert planning.value_iteration(mdp).values[0] == pytest.approx(2.0)
+
+
+def test_an_end_may_list_no_outcome():
+    env = Bare(P={**GOOD, 1: {0: [], 1: []}}, initial_state_distrib=[1.0, 0.0])
+    assert TabularMDP.from_gymnasium(env).terminal.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        dict(transitions=[[[1.0], [0.5, 0.5]]]),
+        dict(transitions=None),
+        dict(transitions="P"),
+        dict(transitions=GOOD),
+        dict(transitions=world() + 0j),
+        dict(transitions=sparse.csr_array(world().reshape(6, 3) + 0j)),
+        dict(reward=[[1.0], [1.0, 2.0], [0.0]]),
+        dict(reward="high"),
+        dict(reward=np.ones(3) + 1j),
+        dict(discount="0.9"),
+        dict(discount=None),
+        dict(discount=[0.9]),
+        dict(start=1.5),
+        dict(start="0"),
+        dict(start=True),
+        dict(start=np.nan),
+        dict(start=[[1.0], [0.0, 0.0]]),
+        dict(start=3),
+        dict(terminal=[0.5]),
+        dict(terminal=["2"]),
+        dict(terminal=[None]),
+        dict(terminal=[-1]),
+    ],
+    ids=str,
+)
+def test_create_refuses_what_can_be_read_in_two_ways(parts):
+    parts = {"transitions": world(), "reward": np.zeros(3), **parts}
+    with pytest.raises(InvalidMDPError) as caught:
+        TabularMDP.create(parts.pop("transitions"), parts.pop("reward"), **parts)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("states", "actions"), [([0, 0, 1], [0, 1]), ([0, 1], [0, 1]), ([0, 1, 2], [0, 2])]
+)
+def test_renumbering_takes_each_number_once(states, actions):
+    with pytest.raises(InvalidMDPError, match="once"):
+        random_mdp(0, 3, 2).permute(states, actions)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (([0, 1.5], [0]), "states of trajectory 1 must be a flat list of whole numbers"),
+        (([0, 1], [0.5]), "actions of trajectory 1"),
+        (([0, np.nan], [0]), "states of trajectory 1"),
+        ((["0", "1"], [0]), "states of trajectory 1"),
+        (([[0], [1, 2]], [0]), "states of trajectory 1"),
+        (([[0, 1], [1, 2]], [0]), "states of trajectory 1"),
+        ((3, [0]), "states of trajectory 1"),
+        (([0, 1],), "trajectory 1 must be a pair"),
+        (4, "trajectory 1 must be a pair"),
+    ],
+)
+def test_a_trajectory_of_no_whole_numbers_is_refused(pair, message):
+    with pytest.raises(InvalidTrajectoryError, match=message):
+        Trajectories.from_list([([0, 1.0], [0]), pair])
+
+
+def test_lengths_must_add_up():
+    with pytest.raises(InvalidTrajectoryError, match="expected 4 and 3"):
+        Trajectories(np.array([0, 1, 2]), np.array([0, 0, 0]), np.array([3]))
+    with pytest.raises(InvalidTrajectoryError, match="add up"):
+        Trajectories(np.array([0, 1]), np.array([0]), np.array([2, -1]))
+
+
+@pytest.mark.parametrize("policy", [[[1.0], [0.5, 0.5]], "left", None])
+def test_what_is_no_array_is_no_policy(policy):
+    with pytest.raises(InvalidPolicyError):
+        check_policy(random_mdp(0, 2, 2), policy)
+
+
+JUNK = [None, "x", np.nan, [[1], [1, 2]], {}, 3.5, -1, object(), [None], np.ones((2, 2, 2)), 1 + 2j]
+READERS = {
+    "transitions": lambda x: TabularMDP.create(x, np.zeros(3)),
+    "discount": lambda x: random_mdp(0).with_discount(x),
+    "states": lambda x: random_mdp(0).permute(x, [0, 1]),
+    "policy": lambda x: check_policy(random_mdp(0), x),
+    "trajectories": Trajectories.from_list,
+    "trajectory": lambda x: Trajectories.from_list([(x, x)]),
+    "features": lambda x: two().feature_expectations(x, 2),
+    "environment": TabularMDP.from_gymnasium,
+    "walls": lambda x: envs.gridworld(3, 3, walls=x) if x not in ({},) else TabularMDP.create(x, 0),
+    "cell rewards": lambda x: envs.gridworld(3, 3, state_reward=[x]),
+    "start cell": lambda x: envs.gridworld(3, 3, start=x or "none"),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("junk", JUNK, ids=lambda x: type(x).__name__)
+def test_junk_is_refused_by_name_and_in_one_line(reader, junk):
+    if isinstance(junk, np.ndarray) and reader in ("walls", "start cell"):
+        junk = junk.tolist()
+    with pytest.raises(IrlbookError) as caught:
+        READERS[reader](junk)
+    assert "\n" not in str(caught.value)

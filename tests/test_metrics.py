@@ -9,6 +9,8 @@ from scipy import stats
 from strategies import mdps, random_mdp, random_policy
 
 from irlbook import planning
+from irlbook.errors import NotStochasticError, ShapeError
+from irlbook.lm.enumerable import best_of_n, entropy_from_logps, expectation, kl_from_logps
 from irlbook.metrics import entropy, expected_value_difference, kl_divergence
 
 
@@ -52,3 +54,72 @@ def test_zeros_in_kl():
     assert kl_divergence([1.0, 0.0], [1.0, 0.0]) == 0.0
     assert entropy([1.0, 0.0]) == 0.0
     assert kl_divergence([0.5, 0.3, 0.2], [0.1, 0.3, 0.6]) == pytest.approx(0.5849965)
+
+
+NOT_PROBABILITIES = {
+    "log-probabilities": np.log([0.5, 0.3, 0.2]),
+    "a part of them": [0.5, 0.3],
+    "counts": [5.0, 3.0, 2.0],
+    "a negative entry": [1.2, -0.2],
+    "NaN": [np.nan, 1.0],
+    "one bad row of two": [[0.5, 0.5], [0.5, 0.4]],
+}
+
+
+@pytest.mark.parametrize("given", NOT_PROBABILITIES.values(), ids=NOT_PROBABILITIES)
+def test_what_cannot_be_probabilities_is_refused(given):
+    uniform = np.full(np.shape(given), 1 / np.shape(given)[-1])
+    for ask in (
+        lambda: entropy(given),
+        lambda: kl_divergence(given, uniform),
+        lambda: kl_divergence(uniform, given),
+    ):
+        with pytest.raises(NotStochasticError, match="must hold probabilities") as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+
+
+def test_log_probabilities_are_told_what_to_do():
+    with pytest.raises(NotStochasticError, match="np.exp"):
+        entropy(np.log([0.5, 0.3, 0.2]))
+
+
+def test_probabilities_over_unlike_things_are_refused():
+    with pytest.raises(ShapeError, match="same things"):
+        kl_divergence([0.5, 0.5], [0.2, 0.3, 0.5])
+    with pytest.raises(ShapeError):
+        entropy(1.0)
+
+
+NOT_LOGPS = {
+    "probabilities": np.array([0.5, 0.3, 0.2]),
+    "a part of them": np.log([0.5, 0.3]),
+    "all zero": np.zeros(3),
+    "NaN": np.array([np.nan, 0.0]),
+    "scores": np.array([2.0, -1.0, 0.5]),
+    "plus infinity": np.array([np.inf, 0.0]),
+}
+
+
+@pytest.mark.parametrize("given", NOT_LOGPS.values(), ids=NOT_LOGPS)
+def test_what_cannot_be_log_probabilities_is_refused(given):
+    even = np.full(len(given), -np.log(len(given)))
+    for ask in (
+        lambda: entropy_from_logps(given),
+        lambda: kl_from_logps(given, even),
+        lambda: kl_from_logps(even, given),
+        lambda: expectation(given, even),
+        lambda: best_of_n(given, even, 2),
+    ):
+        with pytest.raises(NotStochasticError, match="log-probabilities"):
+            ask()
+
+
+def test_both_kinds_of_input_give_one_divergence():
+    p, q = np.array([0.7, 0.2, 0.1]), np.array([0.1, 0.3, 0.6])
+    want = stats.entropy(p, q)
+    assert kl_divergence(p, q) == pytest.approx(want, abs=1e-12)
+    assert kl_from_logps(np.log(p), np.log(q)) == pytest.approx(want, abs=1e-12)
+    assert entropy_from_logps(np.log(p)) == pytest.approx(entropy(p), abs=1e-12)
+    single = np.log(p).astype(np.float32)  # what a model gives
+    assert kl_from_logps(single, np.log(q)) == pytest.approx(want, abs=1e-6)

@@ -8,9 +8,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from notebook_builder import LAST, chapter, figure, notebook, save
 
-from irlbook import lint as rules
-from irlbook.lint import lint, notebooks_of
-from irlbook.repository import TABLE, chapter_table, chapters
+from irlbook.authoring import lint as rules
+from irlbook.authoring.lint import lint, notebooks_of
+from irlbook.authoring.repository import TABLE, chapter_table, chapters
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -74,6 +74,11 @@ def figure_last(nb: NotebookNode) -> None:
     nb.cells[6].outputs = [figure()]
 
 
+def far_from_text(nb: NotebookNode) -> None:
+    """x = 1, y = 2, a claim: nothing says what it is about."""
+    nb.cells.insert(7, new_code_cell('verdict("y is above x", y > x)'))
+
+
 ERROR = new_output("error", ename="ValueError", evalue="no", traceback=[])
 PLANTED = [
     ("executed_in_order", code(execution_count=None), "cell 6 (x = 1) was not executed"),
@@ -133,6 +138,13 @@ PLANTED = [
     ("has_sections", without("## Exercises", -1), "no section called Exercises"),
     ("has_sections", without("../exercises/", -1), "no link to ../exercises/"),
     ("has_sections", without("**Is this normal?**", -1), "no box"),
+    ("visible_cells_are_short", code(source="x = 1\n" * 41), "shows 41 lines of code"),
+    ("cells_are_short", code(source="x = 1\n" * 61), "has 61 lines of code"),
+    ("little_code_is_visible", code(source="x = 1\n" * 30), "of the page is visible code"),
+    ("serving_code_is_folded", code(source="assert x\nprint(x)"), "only plots, asserts"),
+    ("serving_code_is_folded", code(4, metadata={}), "only plots, asserts or tabulates"),
+    ("printed_text_fits", code(outputs=prints("-" * 101)), "prints a line of 101 characters"),
+    ("claims_follow_prose", far_from_text, "claims something after 2 cells of code"),
 ]
 
 

@@ -537,3 +537,21 @@ def test_newton_stops_at_once_when_rounding_hides_the_tolerance():
     close(plan.values, planning.soft_policy_iteration(mdp, tolerance=1e-8).values, 1e-9)
     with pytest.raises(NotConvergedError, match="float64 may not reach it"):
         planning.soft_policy_iteration(mdp, tolerance=1e-16)
+
+
+@pytest.mark.parametrize(
+    ("solver", "instead"),
+    [
+        (planning.value_iteration, "modified_policy_iteration"),
+        (planning.modified_policy_iteration, " policy_iteration"),
+        (planning.policy_iteration, None),
+        (planning.soft_value_iteration, "soft_policy_iteration"),
+        (planning.soft_policy_iteration, None),
+    ],
+)
+def test_a_solver_that_stopped_early_advises_another_one_than_itself(solver, instead):
+    with pytest.raises(NotConvergedError) as caught:
+        solver(random_mdp(0, 6, 2, discount=0.99), tolerance=1e-12, max_iterations=1)
+    name, advice = str(caught.value).split(" stopped after ")
+    assert name == solver.__name__ and "Raise max_iterations" in advice
+    assert f"use {(instead or '').strip()}." in advice if instead else " use " not in advice

@@ -33,6 +33,18 @@ def test_show_displays_png_with_alt_and_closes(monkeypatch):
     assert not plt.fignum_exists(figure.number)
 
 
+def test_a_caption_is_stored_beside_the_alt_text(monkeypatch):
+    shown = []
+    figure, _ = plt.subplots()
+    monkeypatch.setattr("irlbook.plotting.publish", lambda data, said: shown.append((data, said)))
+    plotting.show(figure, alt="Two lines. They cross.", caption="Error\n  against steps.")
+    ((data, said),) = shown
+    assert said == {
+        "image/png": {"alt": "Two lines. They cross.", "caption": "Error against steps."}
+    }
+    assert data["text/plain"] == "Figure: Two lines. They cross."
+
+
 def test_show_outside_a_notebook_only_closes(capsys):
     figure, _ = plt.subplots()
     plotting.show(figure, alt="nothing")
@@ -142,3 +154,67 @@ def test_spread_draws_the_middle_and_the_band(ax):
 def test_spread_names_what_is_wrong(ax, ys, center, match):
     with pytest.raises(FigureError, match=match):
         plotting.spread(ax, [0, 1], ys, center=center)
+
+
+def test_maps_that_are_compared_get_one_scale_that_walls_do_not_move():
+    scale = plotting.shared_scale(np.array([[1.0, np.nan]]), np.array([-2.0, 3.0]))
+    assert scale == {"vmin": -2.0, "vmax": 3.0}
+    with pytest.raises(FigureError, match="no value is finite"):
+        plotting.shared_scale(np.full(3, np.nan))
+
+
+def test_a_colour_bar_says_its_unit_and_speaks_for_all_axes():
+    figure, axes = plt.subplots(1, 2)
+    image = plotting.heatmap(axes[0], np.eye(2))
+    bar = plotting.color_bar(image, axes, "value, reward units")
+    assert bar.ax.get_ylabel() == "value, reward units" and bar.mappable is image
+    with pytest.raises(FigureError, match="needs its unit"):
+        plotting.color_bar(image, axes[0], " ")
+    plt.close(figure)
+
+
+def words(ax):
+    return [text.get_text() for text in ax.texts if text.get_text()]
+
+
+def test_a_world_of_states_holds_each_state_and_move_and_bends_to_and_fro_apart(ax):
+    places = {"fresh": (0, 0), "tired": (3, 0)}
+    moves = [("fresh", "tired", "work"), ("tired", "fresh", "rest"), ("fresh", "fresh", "idle")]
+    plotting.draw_states(ax, places, moves)
+    assert sorted(words(ax)) == ["fresh", "idle", "rest", "tired", "work"]
+    height = {text.get_text(): text.get_position()[1] for text in ax.texts}
+    assert height["work"] > 0 > height["rest"] and height["idle"] > height["work"]
+    with pytest.raises(FigureError, match="'gone', which has no place"):
+        plotting.draw_states(ax, places, [("fresh", "gone", "x")])
+
+
+def test_a_loop_holds_its_boxes_clockwise_and_its_arrows(ax):
+    plotting.draw_loop(ax, ["sample", "judge", "learn"], ["text", "label", "policy"])
+    assert sorted(words(ax)) == sorted(["sample", "judge", "learn", "text", "label", "policy"])
+    at = {text.get_text(): text.get_position() for text in ax.texts}
+    assert at["sample"][1] > at["judge"][1] and at["judge"][0] > at["learn"][0]
+    assert at["text"][0] > 0 > at["policy"][0]
+    with pytest.raises(FigureError, match="3 boxes with 1 words"):
+        plotting.draw_loop(ax, ["a", "b", "c"], ["x"])
+
+
+def test_the_lines_of_the_palette_differ_in_lightness_or_are_told_apart_by_colour_blind_readers():
+    """Okabe and Ito's eight, in the simulations of Machado et al. (2009) for full severity."""
+    simulated = {
+        "protan": [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ],
+        "deutan": [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ],
+    }
+    rgb = np.array([to_rgb(colour) for colour in plotting.COLORS.values()])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    for matrix in (np.eye(3), *map(np.array, simulated.values())):
+        seen = np.clip(linear @ matrix.T, 0, 1) ** (1 / 2.4)
+        apart = np.linalg.norm(seen[:, None] - seen[None], axis=2)
+        assert apart[np.triu_indices(len(seen), 1)].min() > 0.12

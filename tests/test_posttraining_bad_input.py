@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from irlbook.errors import InvalidHyperparameterError, RewardError, ShapeError
+from irlbook.errors import InvalidHyperparameterError, NotFiniteError, RewardError, ShapeError
 from irlbook.lm.sampling import Samples
-from irlbook.posttraining import rewards
+from irlbook.posttraining import rollouts
 from irlbook.posttraining.best_of_n import best_of_n_curve
 from irlbook.posttraining.policy_gradient import constant_groups, grpo_advantage, rloo_advantage
 from irlbook.training import TrainingConfig
@@ -41,14 +41,14 @@ class Object:
     ids=repr,
 )
 def test_numbers_of_any_kind_are_taken(answer):
-    got = rewards.ask(lambda p, y: answer, PROMPTS, RESPONSES)
+    got = rollouts.ask(lambda p, y: answer, PROMPTS, RESPONSES)
     assert got.dtype == torch.float64 and got.tolist() == [1.0, 0.0, 2.0]
 
 
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (None, "one number a response"),
+        (None, "gave None for 3 responses"),
         (0.5, "one number a response"),
         ([], "one number a response"),
         ([1.0, 2.0], "for 3 responses"),
@@ -58,7 +58,7 @@ def test_numbers_of_any_kind_are_taken(answer):
         ([1.0, math.nan, 2.0], "nan for the prompt 'p1' and the response ''"),
         ([1.0, 2.0, math.inf], "inf for the prompt 'p1' and the response 'bb'"),
         ([-math.inf] * 3, "'p0'.*3 responses"),
-        ([1.0, None, 2.0], "nan for the prompt 'p1'"),
+        ([1.0, None, 2.0], "gave None for the prompt 'p1'"),
         ([1.0, [2.0], 3.0], "ValueError"),
         (["good", "bad", "bad"], "ValueError.*good"),
         ({"a": 1.0}, "TypeError"),
@@ -72,7 +72,7 @@ def test_numbers_of_any_kind_are_taken(answer):
 )
 def test_what_is_not_a_finite_number_each_is_named(answer, says):
     with pytest.raises(RewardError, match=says):
-        rewards.ask(lambda p, y: answer, PROMPTS, RESPONSES)
+        rollouts.ask(lambda p, y: answer, PROMPTS, RESPONSES)
 
 
 def test_a_reward_that_raises_is_told_by_the_text_that_shows_it():
@@ -80,7 +80,7 @@ def test_a_reward_that_raises_is_told_by_the_text_that_shows_it():
         return [1 / len(text) for text in responses]
 
     with pytest.raises(RewardError, match="ZeroDivisionError.*prompt 'p1' and the response ''"):
-        rewards.ask(picky, PROMPTS, RESPONSES)
+        rollouts.ask(picky, PROMPTS, RESPONSES)
 
     def only_together(prompts, responses):
         if len(prompts) > 1:
@@ -88,7 +88,7 @@ def test_a_reward_that_raises_is_told_by_the_text_that_shows_it():
         return [0.0]
 
     with pytest.raises(RewardError, match="not for any response alone, but for all 3") as raised:
-        rewards.ask(only_together, PROMPTS, RESPONSES)
+        rollouts.ask(only_together, PROMPTS, RESPONSES)
     assert isinstance(raised.value.__cause__, MemoryError)
 
 
@@ -98,7 +98,7 @@ def test_an_interruption_is_no_fault_of_the_reward(error):
         raise error
 
     with pytest.raises(error):
-        rewards.ask(interrupted, PROMPTS, RESPONSES)
+        rollouts.ask(interrupted, PROMPTS, RESPONSES)
 
 
 # A reward model's answers -------------------------------------------------------------------------
@@ -131,7 +131,7 @@ CONFIG = TrainingConfig(progress=False)
 
 
 def test_a_reward_model_scores_every_response():
-    got = rewards.rewards_of(Given(0.5), ["x", "z"], DRAWN, Pad(), CONFIG)
+    got = rollouts.rewards_of(Given(0.5), ["x", "z"], DRAWN, Pad(), CONFIG)
     assert got.tolist() == [[0.5, 0.5], [0.5, 0.5]] and not got.requires_grad
 
 
@@ -143,14 +143,14 @@ class Longest(nn.Module):
 
 
 def test_a_module_without_parameters_is_a_reward_too():
-    got = rewards.rewards_of(Longest(), ["x", "z"], DRAWN, Pad(), CONFIG)
+    got = rollouts.rewards_of(Longest(), ["x", "z"], DRAWN, Pad(), CONFIG)
     assert got.tolist() == [[2.0, 1.0], [1.0, 3.0]]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_reward_model_that_is_not_finite_reaches_no_gradient(value):
     with pytest.raises(RewardError):
-        rloo_advantage(rewards.rewards_of(Given(value), ["x", "z"], DRAWN, Pad(), CONFIG))
+        rloo_advantage(rollouts.rewards_of(Given(value), ["x", "z"], DRAWN, Pad(), CONFIG))
 
 
 # Groups in which nothing differs ------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_best_of_n_refuses_what_it_cannot_rank():
     broken = good.copy()
     broken[1, 2] = np.nan
     for pair in ((broken, good), (good, broken), (good, good[:, :7])):
-        with pytest.raises((ShapeError, RewardError)):
+        with pytest.raises((ShapeError, NotFiniteError)):
             best_of_n_curve(*pair, [1, 2], rng=rng)
     for n in (0, 9):
         with pytest.raises(InvalidHyperparameterError, match="n"):

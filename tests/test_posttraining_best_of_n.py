@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from irlbook.errors import InvalidHyperparameterError, RewardError, ShapeError
-from irlbook.lm.enumerable import EnumerableLM, best_of_n, best_of_n_kl_bound, kl_divergence
+from irlbook.errors import (
+    InvalidHyperparameterError,
+    NotFiniteError,
+    RewardError,
+    ShapeError,
+    UninformativeDataError,
+)
+from irlbook.lm.enumerable import EnumerableLM, best_of_n, best_of_n_kl_bound, kl_from_logps
 from irlbook.posttraining.best_of_n import (
     best_of_n_curve,
     best_of_n_kl,
@@ -153,8 +159,8 @@ NORMAL = np.random.default_rng(0).normal(size=(4, 6))
         (lambda: curve(NORMAL, [7]), InvalidHyperparameterError, "1 <= n <= 6"),
         (lambda: curve(NORMAL, [0]), InvalidHyperparameterError, "1 <= n <= 6"),
         (lambda: curve(NORMAL, []), InvalidHyperparameterError, "ns is empty"),
-        (lambda: curve(NORMAL[:1], [1]), ShapeError, "two prompts"),
-        (lambda: curve(NORMAL * np.nan, [1]), ShapeError, "not finite"),
+        (lambda: curve(NORMAL[:1], [1]), UninformativeDataError, "two prompts"),
+        (lambda: curve(NORMAL * np.nan, [1]), NotFiniteError, "not finite"),
         (lambda: best_of_n_kl(np.zeros(1), np.zeros(1), 0), InvalidHyperparameterError, "n >= 1"),
         (lambda: best_of_n_win_rate_bound(0), InvalidHyperparameterError, "n >= 1"),
         (lambda: win_rate(np.zeros(1), np.zeros(2), np.zeros(2)), ShapeError, "one length"),
@@ -172,4 +178,4 @@ def curve(rewards, ns):
 def test_kl_of_the_chosen_is_infinite_the_other_way_round():
     """n large: the best-of-n forbids what p does, and KL(p || best of n) says so."""
     log_p, scores = np.log([0.5, 0.5]), np.array([0.0, 1.0])
-    assert kl_divergence(log_p, best_of_n(log_p, scores, 5000)) == np.inf
+    assert kl_from_logps(log_p, best_of_n(log_p, scores, 5000)) == np.inf

@@ -125,7 +125,7 @@ def half_nan(prompts, responses):
         (raising, "raised KeyError.*How was the park"),
         (half_nan, "nan for the prompt 'How was the cafe.*not finite for 32"),
         (lambda prompts, responses: [1.0], r"shape \(1,\) for 256 responses.*How was the bus"),
-        (lambda prompts, responses: None, r"shape \(\)"),
+        (lambda prompts, responses: None, "gave None for 256 responses.*How was the bus.*return"),
         (lambda prompts, responses: ["good"] * len(prompts), "raised ValueError.*How was the bus"),
     ],
 )
@@ -135,8 +135,8 @@ def test_a_broken_reward_is_named_with_its_prompt(start, reward, words):
 
 
 def test_impossible_settings_are_refused():
-    for changes in ({"rounds": 0}, {"samples": 1}, {"prompts_per_round": 0}):
-        with pytest.raises(InvalidHyperparameterError, match="at least 1"):
+    for changes, least in (({"rounds": 0}, 1), ({"samples": 1}, 2), ({"prompts_per_round": 0}, 1)):
+        with pytest.raises(InvalidHyperparameterError, match=f"at least {least}"):
             config(**changes)
     with pytest.raises(InvalidHyperparameterError, match="start or previous"):
         config(reference="gold")

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import tensor
 
-from irlbook.errors import InvalidHyperparameterError, ResponseError, ShapeError
+from irlbook.errors import (
+    InvalidHyperparameterError,
+    ResponseError,
+    ShapeError,
+    UnidentifiedRewardError,
+)
 from irlbook.posttraining import dpo, reward_model, sft
 
 PAIRS = 7
@@ -401,7 +406,8 @@ def embedded_pairs(n: int, seed: int, size: int = 6) -> tuple[torch.Tensor, torc
 @pytest.mark.parametrize("loss", ["bt", "classification"])
 def test_embedding_rewards_order_fresh_pairs(loss, hidden):
     pairs, gold = embedded_pairs(600, 0)
-    config = reward_model.EmbeddingConfig(loss=loss, hidden=hidden, learning_rate=1e-2)
+    steps = {"learning_rate": 1e-2} if hidden else {}
+    config = reward_model.EmbeddingConfig(loss=loss, hidden=hidden, **steps)
     (model,) = reward_model.fit_embedding_reward(pairs, config)
     fresh, _ = embedded_pairs(500, 1)
     agree = ((fresh[:, 0] - fresh[:, 1]) @ gold > 0) == (model(fresh[:, 0]) > model(fresh[:, 1]))
@@ -481,3 +487,30 @@ def test_iterative_dpo_pairs_the_best_with_the_worst_sample():
     assert pairs == [([1], [[3], [4]]), ([8], [[10], [9]])]  # the second prompt's samples tie
     with pytest.raises(ShapeError, match="7 samples"):
         dpo.best_against_worst(groups, rewards[:3])
+
+
+@pytest.mark.parametrize("hidden", [(), (8,)])
+def test_a_dimension_that_never_moved_is_not_read(hidden):
+    """Constant in training, shifted by .001 afterwards: the rewards stay as they were."""
+    draw = torch.Generator().manual_seed(0)
+    pairs = torch.randn(200, 2, 6, generator=draw)
+    pairs[:, 0, 0] += 1.0  # what is preferred
+    pairs[..., 3], pairs[..., 4] = 7.3, 0.0
+    steps = {"epochs": 5} if hidden else {"l2": 0.0}
+    config = reward_model.EmbeddingConfig(hidden=hidden, **steps)
+    (model,) = reward_model.fit_embedding_reward(pairs, config)
+    moved = pairs.clone()
+    moved[..., 3:5] += 1e-3 * torch.randn(200, 2, 2, generator=draw)
+    assert torch.equal(model(moved), model(pairs))
+    assert (model(pairs)[:, 0] > model(pairs)[:, 1]).float().mean() > 0.7
+
+
+def test_a_dimension_that_hardly_moved_is_not_blown_up():
+    draw = torch.Generator().manual_seed(0)
+    pairs = torch.randn(200, 2, 6, generator=draw)
+    pairs[..., 3] = 1.0 + 1e-5 * pairs[..., 3]
+    scale = reward_model.input_scale(pairs.flatten(0, 1))
+    assert scale[3] == pytest.approx(1e-3, rel=0.1)  # a thousandth of the others, not 1e-5
+    assert scale[[0, 1, 2, 4, 5]].tolist() == pytest.approx([1.0] * 5, rel=0.1)
+    with pytest.raises(UnidentifiedRewardError, match="all embeddings are the same"):
+        reward_model.fit_embedding_reward(torch.full((4, 2, 3), 0.1))

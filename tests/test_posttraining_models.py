@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from irlbook.errors import InvalidHyperparameterError, UnsupportedModelError
 from irlbook.lm.enumerable import EnumerableLM
-from irlbook.lm.logprobs import ResponseScorer, collate
+from irlbook.lm.logprobs import ResponseScorer
 from irlbook.lm.models import tiny_lm
 from irlbook.lm.sampling import sample
+from irlbook.lm.trees import collate
 from irlbook.planning import soft_backward_induction
 from irlbook.posttraining import dpo, reward_model, sft
 from irlbook.posttraining.reward_model import RewardScorer

@@ -4,10 +4,7 @@ import copy
 import itertools
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ranks import run_two
 from torch import nn
 
 from irlbook.errors import (
@@ -26,14 +24,14 @@ from irlbook.errors import (
     SamplingError,
 )
 from irlbook.lm import models
-from irlbook.lm.enumerable import EnumerableLM, expectation, kl_divergence
+from irlbook.lm.enumerable import EnumerableLM, expectation, kl_from_logps
 from irlbook.lm.sampling import Samples, sample
 from irlbook.lm.token_table import TokenTable
 from irlbook.lm.tokenization import train_tokenizer
-from irlbook.posttraining import online, online_methods
+from irlbook.posttraining import online, rollouts
 from irlbook.posttraining import policy_gradient as pg
 from irlbook.posttraining.online import OnlineConfig, train_online
-from irlbook.training import TrainingConfig
+from irlbook.training import StepConfig, TrainingConfig
 
 # An enumerable world ------------------------------------------------------------------------------
 
@@ -103,9 +101,9 @@ def draw_from_table(table, prompts, n, *, temperature, seeds, **_):
     return as_samples(table, [int(j) for row in picks for j in row], n)
 
 
-def settings(**changes) -> TrainingConfig:
+def settings(**changes) -> StepConfig:
     quiet = {"progress": False, "tensorboard": False, "warmup": 0.0, "final_learning_rate": 1.0}
-    return TrainingConfig(**quiet | changes)
+    return StepConfig(**quiet | changes)
 
 
 def table_config(method, **changes) -> OnlineConfig:
@@ -147,16 +145,17 @@ def expected_step(config, k, first_row=False):
     return mean
 
 
+EXACT = {"ppo": {"lam": 1.0, "whiten": False, "value_weight": 0}}
+
+
 @pytest.mark.parametrize("method", ["reinforce", "remax", "rloo", "ppo"])
 def test_the_expected_step_is_the_exact_gradient_of_reward_less_kl(method, plain_steps):
     """The policy is the start, so KL is 0; its gradient is too: the second case has left it."""
     config = table_config(
         method,
         training=plain_steps,
-        lam=1.0,
-        whiten=False,
         normalisation="constant",
-        value_weight=0,
+        **EXACT.get(method, {}),
     )
     scale = 1 / config.settled().constant  # ppo's constant is the greatest length
     np.testing.assert_allclose(
@@ -173,19 +172,17 @@ def test_away_from_the_start_the_penalty_has_the_gradient_of_kl(method, plain_st
     config = table_config(
         method,
         training=plain_steps,
-        lam=1.0,
-        whiten=False,
         normalisation="constant",
-        value_weight=0,
+        **EXACT.get(method, {}),
     )
-    usual, p, mean = online_methods.PolicyScorer.__init__, np.exp(log_p), 0.0
+    usual, p, mean = rollouts.PolicyScorer.__init__, np.exp(log_p), 0.0
 
     def moved(self, model, *options):  # the policy, which is built second, not the reference
         if model.logits.requires_grad:
             model.logits.data.copy_(torch.tensor(away))
         usual(self, model, *options)
 
-    monkeypatch.setattr(online_methods.PolicyScorer, "__init__", moved)
+    monkeypatch.setattr(rollouts.PolicyScorer, "__init__", moved)
     for pick in itertools.product(range(len(IDS)), repeat=2):
 
         def drawn(table, prompts, n, *, temperature, pick=pick, **_):
@@ -214,11 +211,11 @@ def test_training_reaches_the_optimum_of_reward_less_kl(method):
     result = train_online(Table(), Letters(), ["x"] * 8, Lookup(), config, sampler=draw_from_table)
     log_p = LM.sequence_log_probabilities(result.policy.policy())
     log_ref = LM.sequence_log_probabilities()
-    reached = expectation(log_p, REWARD) - BETA * kl_divergence(log_p, log_ref)
+    reached = expectation(log_p, REWARD) - BETA * kl_from_logps(log_p, log_ref)
     assert result.stopped is None and len(result.history) == 60
     assert optimum.values[0] - 0.03 < reached <= optimum.values[0] + 1e-9
     assert result.column("kl")[-20:].mean() == pytest.approx(
-        kl_divergence(optimum.log_probabilities, log_ref), abs=0.25
+        kl_from_logps(optimum.log_probabilities, log_ref), abs=0.25
     )
 
 
@@ -230,7 +227,7 @@ def test_ppo_values_approach_those_of_the_prefixes():
     config = replace(config, training=settings(learning_rate=1e-7, weight_decay=0.0))
     found = []
 
-    class Spy(online_methods.PolicyScorer):
+    class Spy(rollouts.PolicyScorer):
         def __init__(self, *options):
             super().__init__(*options)
             found.append(self)
@@ -254,7 +251,7 @@ def test_ppo_values_approach_those_of_the_prefixes():
 @pytest.mark.parametrize("normalisation", ["sequence", "token", "constant"])
 def test_token_weights_are_those_of_aggregate(normalisation):
     lengths, losses = torch.tensor([3, 1, 4]), torch.randn(8, dtype=torch.float64)
-    weights = online_methods.token_weights(lengths, normalisation, 7.0)
+    weights = online.token_weights(lengths, normalisation, 7.0)
     torch.testing.assert_close(
         (weights * losses).sum(), pg.aggregate(losses, lengths, normalisation, 7.0)
     )
@@ -265,9 +262,7 @@ def test_advantages_by_hand():
     none = torch.zeros(5)
 
     def found(method, penalty=none, **more):
-        return online_methods.token_advantages(
-            OnlineConfig(method), rewards, lengths, penalty, **more
-        )[0]
+        return online.token_advantages(OnlineConfig(method), rewards, lengths, penalty, **more)[0]
 
     torch.testing.assert_close(found("rloo"), torch.tensor([-2.0, -2.0, 2.0, 0.0, 0.0]))
     torch.testing.assert_close(found("dr_grpo"), torch.tensor([-1.0, -1.0, 1.0, 0.0, 0.0]))
@@ -285,7 +280,7 @@ def test_advantages_by_hand():
 
 def test_ppo_pays_each_token_for_its_own_kl_and_the_last_one_the_reward():
     config = OnlineConfig("ppo", lam=1.0, whiten=False)
-    a, targets = online_methods.token_advantages(
+    a, targets = online.token_advantages(
         config,
         torch.tensor([[2.0], [1.0]]),
         torch.tensor([2, 1]),
@@ -298,9 +293,9 @@ def test_ppo_pays_each_token_for_its_own_kl_and_the_last_one_the_reward():
 
 def test_explained_variance():
     targets = torch.tensor([1.0, 2.0, 4.0])
-    assert online_methods.explained_variance(targets, targets) == 1
-    assert online_methods.explained_variance(torch.zeros(3), targets) == 0
-    assert online_methods.explained_variance(torch.zeros(3), torch.ones(3)) == 0  # not NaN
+    assert online.explained_variance(targets, targets) == 1
+    assert online.explained_variance(torch.zeros(3), targets) == 0
+    assert online.explained_variance(torch.zeros(3), torch.ones(3)) == 0  # not NaN
 
 
 def test_a_stopping_rule_never_sees_gold():
@@ -317,7 +312,7 @@ def test_a_stopping_rule_never_sees_gold():
         ({"iterations": 0}, "iterations"),
         ({"temperature": 0.0}, "temperature"),
         ({"beta": -1.0}, "beta"),
-        ({"training": TrainingConfig(dropout=True)}, "dropout"),
+        ({"training": TrainingConfig()}, "give a StepConfig"),
     ],
 )
 def test_bad_settings_are_named(changes, named):
@@ -420,17 +415,17 @@ def test_micro_batches_change_nothing(method, start):
 
 
 def test_each_pass_takes_every_group_once_in_an_order_of_its_own(start, monkeypatch):
-    usual, seen = online._Loop._step, []
+    usual, seen = online.step, []
 
-    def spy(self, groups, chosen, tokens):
-        seen.append(list(chosen))
-        return usual(self, groups, chosen, tokens)
+    def spy(learner, groups, tokens):
+        seen.append([tuple(prompt) for prompt, _ in groups])
+        return usual(learner, groups, tokens)
 
-    monkeypatch.setattr(online._Loop, "_step", spy)
+    monkeypatch.setattr(online, "step", spy)
     config = lm_config(prompts=6, samples=2, iterations=3, epochs=2, minibatches=2)
     train_online(*start, PROMPTS, letters, config)
     passes = [tuple(seen[k] + seen[k + 1]) for k in range(0, len(seen), 2)]
-    assert len(seen) == 12 and all(sorted(one) == list(range(6)) for one in passes)
+    assert len(seen) == 12 and all(len(set(one)) == 6 for one in passes)
     assert len(set(passes)) == 6  # over epochs and iterations
 
 
@@ -488,12 +483,10 @@ def test_dapo_draws_again_and_drops_what_teaches_nothing(start):
 def test_dapo_fines_long_responses():
     config = OnlineConfig("dapo", max_new_tokens=10).settled()
     assert config.overlong == 2 and config.clip_high == 0.28
-    fined = online_methods.shaped(config, torch.zeros(1, 2), torch.tensor([8, 9]))
+    fined = online.shaped(config, torch.zeros(1, 2), torch.tensor([8, 9]))
     assert fined.tolist() == [[0.0, -0.5]]
     plain = OnlineConfig("grpo", max_new_tokens=10).settled()
-    assert online_methods.shaped(plain, torch.zeros(1, 2), torch.tensor([8, 9])).tolist() == [
-        [0.0, 0.0]
-    ]
+    assert online.shaped(plain, torch.zeros(1, 2), torch.tensor([8, 9])).tolist() == [[0.0, 0.0]]
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo", "dapo"])
@@ -582,52 +575,68 @@ sys.path.insert(0, {tests!r})
 import test_posttraining_online as t
 from irlbook.lm import models
 from irlbook.lm.tokenization import train_tokenizer
+from irlbook.posttraining.rollouts import CopySampler
+from torch.distributed.tensor import DTensor
 tokenizer = train_tokenizer(t.PROMPTS, 300)
 model = models.tiny_lm(tokenizer, hidden=16, layers=1, heads=2, context=64).double()
-found = {{}}
-for method in ("rloo", "ppo"):
-    config = t.lm_config(method, {{"max_tokens": 60}}, iterations=2, **t.METHODS[method])
-    result = t.train_online(model, tokenizer, t.PROMPTS, t.letters, config)
-    found[method] = [t.weights(result.policy).tolist(), result.history]
-with open(sys.argv[1] + "." + os.environ.get("RANK", "0"), "w") as file:
+gathered = []
+whole = DTensor.full_tensor
+DTensor.full_tensor = lambda part: gathered.append(part) or whole(part)
+
+class Counting(CopySampler):
+    def __call__(self, *arguments, **options):
+        gathered.clear()
+        drawn = super().__call__(*arguments, **options)
+        assert len(gathered) == len(list(model.parameters())), "each weight, and it once"
+        return drawn
+
+found = []
+for method, shard in {runs}:
+    config = t.lm_config(method, dict(max_tokens=60, shard=shard, checkpoint_every=1),
+                         iterations=2, **t.METHODS[method])
+    sampler = Counting(t.copy.deepcopy(model)) if shard else None
+    out = sys.argv[2] + method if shard else None
+    result = t.train_online(model, tokenizer, t.PROMPTS, t.letters, config,
+                            sampler=sampler, out=out)
+    found.append([t.weights(result.policy).tolist(), result.history])
+import torch.distributed as dist
+assert dist.get_world_size() == 2 and dist.get_backend() == "gloo"
+dist.destroy_process_group()
+with open(sys.argv[1] + "." + os.environ["RANK"], "w") as file:
     json.dump(found, file)
 """
+RUNS = [("rloo", False), ("ppo", False), ("grpo", True), ("ppo", True), ("remax", True)]
 
 
 def test_two_processes_give_the_numbers_of_one(start, tmp_path):
+    """With whole weights each (DDP), and with the weights split (FSDP); resumed by one process."""
     script = tmp_path / "ranks.py"
-    script.write_text(RANKS.format(tests=str(Path(__file__).parent)))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path / "found")],
-            env=os.environ | common | {"MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    for process in running:
-        errors = process.communicate(timeout=120)[1]
-        assert process.returncode == 0, errors
+    script.write_text(RANKS.format(tests=str(Path(__file__).parent), runs=RUNS))
+    run_two(script, tmp_path / "found", tmp_path / "run")
+    together = [json.loads((tmp_path / f"found.{rank}").read_text()) for rank in (0, 1)]
     model = copy.deepcopy(start[0]).double()
-    for rank in (0, 1):
-        found = json.loads((tmp_path / f"found.{rank}").read_text())
-        for method in ("rloo", "ppo"):
-            config = lm_config(method, {"max_tokens": 60}, iterations=2, **METHODS[method])
-            alone = train_online(model, start[1], PROMPTS, letters, config)
-            torch.testing.assert_close(
-                torch.tensor(found[method][0], dtype=torch.float64),
-                weights(alone.policy),
-                atol=1e-9,
-                rtol=0,
-            )
-            for row, other in zip(found[method][1], alone.history, strict=True):
+    for k, (method, shard) in enumerate(RUNS):
+        config = lm_config(method, {"max_tokens": 60}, iterations=2, **METHODS[method])
+        alone = train_online(model, start[1], PROMPTS, letters, config)
+        for found in together:
+            found_weights = torch.tensor(found[k][0], dtype=torch.float64)
+            torch.testing.assert_close(found_weights, weights(alone.policy), atol=1e-9, rtol=0)
+            for row, other in zip(found[k][1], alone.history, strict=True):
                 for name in set(row) - {"tokens_per_second"}:
                     assert row[name] == pytest.approx(other[name], abs=1e-8)
+        if shard:
+            out = tmp_path / f"run{method}"
+            shutil.rmtree(out / "checkpoints" / "step-00000002")
+            resumed = train_online(model, start[1], PROMPTS, letters, config, out=out)
+            assert resumed.resumed == 1
+            torch.testing.assert_close(
+                weights(resumed.policy), weights(alone.policy), atol=1e-9, rtol=0
+            )
+
+
+def test_weights_of_one_process_are_not_split(start):
+    with pytest.raises(InvalidHyperparameterError, match="torchrun"):
+        train_online(*start, PROMPTS, letters, lm_config(training={"shard": True}))
 
 
 def test_no_warning_in_a_healthy_run(start):

@@ -16,16 +16,15 @@ from torch import nn
 
 from irlbook.errors import ResumeMismatchError, RewardError, SamplingError
 from irlbook.lm.sampling import Samples
-from irlbook.posttraining import online, online_methods
+from irlbook.posttraining import online, rollouts
 from irlbook.posttraining.online import OnlineConfig, train_online
 from irlbook.posttraining.reward_workers import FileReward, in_processes
-from irlbook.posttraining.rewards import ask
-from irlbook.posttraining.rollouts import draw_shared
-from irlbook.training import TrainingConfig
+from irlbook.posttraining.rollouts import ask, draw_shared
+from irlbook.training import StepConfig
 
 TOKENS, END, LONGEST = 5, 0, 6
 PROMPTS = ("1", "2", "3", "4")
-PLAIN = TrainingConfig(
+PLAIN = StepConfig(
     learning_rate=0.05, warmup=0.0, final_learning_rate=1.0, weight_decay=0.0,
     max_grad_norm=math.inf, checkpoint_every=2, progress=False, tensorboard=False,
 )  # fmt: skip
@@ -306,7 +305,7 @@ def test_ppo_pays_the_price_of_kl_token_by_token():
     penalty = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]).double()
     values, settings = torch.zeros(5).double(), config("ppo", lam=1.0, whiten=False).settled()
     rewards = torch.tensor([[1.0, 2.0]]).double()
-    found, targets = online_methods.token_advantages(settings, rewards, lengths, penalty, values)
+    found, targets = online.token_advantages(settings, rewards, lengths, penalty, values)
     wanted = torch.tensor([1 - 0.3, 1 - 0.2, 2 - 1.2, 2 - 0.9, 2 - 0.5]).double()
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(targets, wanted)
@@ -316,7 +315,7 @@ def test_ppo_pays_the_price_of_kl_token_by_token():
 def test_the_methods_are_as_published():
     """The place of KL, its estimator, what a long response weighs, the upper clip, the divisor."""
     found = {}
-    for method in online_methods.METHODS:
+    for method in online.METHODS:
         c = OnlineConfig(method=method, max_new_tokens=50).settled()
         found[method] = (c.kl, c.estimator, c.normalisation, c.clip_high, c.constant)
     plain = ("penalty", "k1", "constant", 0.2, 1.0)
@@ -335,8 +334,8 @@ def test_dapo_fines_what_comes_near_the_cut():
     rewards, lengths = torch.zeros(1, 4).double(), torch.tensor([1, 8, 9, 10])
     settings = config("dapo", max_new_tokens=10, overlong=4).settled()
     wanted = torch.tensor([[0.0, -0.5, -0.75, -1.0]]).double()
-    torch.testing.assert_close(online_methods.shaped(settings, rewards, lengths), wanted)
-    assert not online_methods.shaped(replace(settings, method="grpo"), rewards, lengths).any()
+    torch.testing.assert_close(online.shaped(settings, rewards, lengths), wanted)
+    assert not online.shaped(replace(settings, method="grpo"), rewards, lengths).any()
 
 
 @pytest.mark.parametrize("method", ["remax", "rloo", "grpo", "dr_grpo", "dapo"])
@@ -347,7 +346,7 @@ def test_no_prompt_sees_the_rewards_of_another(method):
     other[1] += 100 * torch.randn(3, generator=draw).double()
     lengths, greedy = torch.tensor([1, 2, 3, 1, 2, 3]), torch.zeros(2).double()
     a, b = (
-        online_methods.token_advantages(
+        online.token_advantages(
             config(method).settled(), r, lengths, torch.zeros(12).double(), greedy=greedy
         )[0]
         for r in (rewards, other)
@@ -413,7 +412,7 @@ def test_gold_is_seen_by_nobody_who_decides(tmp_path):
 def test_a_run_that_was_cut_goes_on_to_the_same_numbers(tmp_path, method):
     """With two steps in two passes: the order of groups and the count of Adam go on too."""
     several = {} if method == "rloo" else {"epochs": 2, "minibatches": 2}
-    settings = config(method, iterations=5, redraws=1, **several)
+    settings = config(method, iterations=5, redraws=int(method == "dapo"), **several)
     whole = run(settings)
 
     def dies(rows):
@@ -465,7 +464,7 @@ def test_the_model_given_is_left_alone_and_is_the_reference():
 
 # Broken rewards and policies ----------------------------------------------------------------------
 
-METHODS = list(online_methods.METHODS)
+METHODS = list(online.METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -513,22 +512,16 @@ def test_every_process_hears_of_a_reward_that_failed_in_the_first(monkeypatch):
     def breaks(prompts, responses):
         return [1.0, math.nan]
 
-    first = SimpleNamespace(
-        ranks=(0, 2), tokenizer=Digits(), config=config(),
-        accelerator=SimpleNamespace(is_main_process=True),
-    )  # fmt: skip
+    monkeypatch.setattr(rollouts.distributed, "ranks", lambda device: (0, 2))
     with pytest.raises(RewardError):
-        online._Loop._ask(first, breaks, ["1"], drawn)
+        rollouts.rewards_of(breaks, ["1"], drawn, Digits(), PLAIN)
     assert isinstance(sent[0][0], RewardError)
-    second = SimpleNamespace(
-        ranks=(1, 2), tokenizer=Digits(), config=config(),
-        accelerator=SimpleNamespace(is_main_process=False),
-    )  # fmt: skip
+    monkeypatch.setattr(rollouts.distributed, "is_main_process", lambda: False)
     monkeypatch.setattr(
         torch.distributed, "broadcast_object_list", lambda x: x.__setitem__(0, sent[0][0])
     )
     with pytest.raises(RewardError):
-        online._Loop._ask(second, breaks, ["1"], drawn)
+        rollouts.rewards_of(None, ["1"], drawn, Digits(), PLAIN)  # it does not ask itself
 
 
 def test_nan_from_one_worker_of_two_is_named(tmp_path):

@@ -12,9 +12,11 @@ from irlbook.errors import (
     CheckpointError,
     DataNotFoundError,
     InvalidHyperparameterError,
+    RewardError,
     ShapeError,
+    UninformativeDataError,
 )
-from irlbook.lm.logprobs import collate
+from irlbook.lm.trees import collate
 from irlbook.posttraining import over_optimization as oo
 from irlbook.posttraining import over_optimization_study as study
 
@@ -92,7 +94,7 @@ def test_ensembles_that_make_no_sense_are_refused(groups):
         oo.RewardEnsemble([])
     with pytest.raises(InvalidHyperparameterError):
         oo.RewardEnsemble([Linear()], "best")
-    with pytest.raises(ShapeError, match="same reward"):
+    with pytest.raises(UninformativeDataError, match="same reward"):
         oo.RewardEnsemble([Linear(0.0)]).standardise(groups)
 
 
@@ -162,7 +164,7 @@ def test_length_control_without_a_difference_is_the_win_rate():
     found = oo.length_controlled_win_rate(wins, np.zeros(5), l2=1e-9)
     assert found == pytest.approx(wins.mean(), abs=1e-6)
     assert oo.length_controlled_win_rate(np.ones(50), np.arange(50.0)) < 1  # and it ends
-    with pytest.raises(ShapeError):
+    with pytest.raises(RewardError, match="wins"):
         oo.length_controlled_win_rate(np.array([2.0]), np.zeros(1))
 
 

@@ -13,8 +13,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM
 
-from irlbook import checkpoints
-from irlbook.checkpoints import read_metrics
 from irlbook.data import (
     Demonstration,
     Preference,
@@ -24,12 +22,20 @@ from irlbook.data import (
     write_preferences,
     write_unpaired,
 )
-from irlbook.errors import EmptyDataError, InvalidDataError, InvalidHyperparameterError
+from irlbook.errors import (
+    EmptyDataError,
+    InvalidDataError,
+    InvalidHyperparameterError,
+    ResumeMismatchError,
+    RewardError,
+)
 from irlbook.lm import models
-from irlbook.lm.logprobs import ResponseScorer, collate, token_logps
+from irlbook.lm.logprobs import ResponseScorer, token_logps
 from irlbook.lm.tokenization import encode_prompt, encode_response, end_id, train_tokenizer
-from irlbook.posttraining import dpo, files, pipeline, reward_model
-from irlbook.training import TrainingConfig
+from irlbook.lm.trees import collate
+from irlbook.posttraining import dpo, encoding, files, pipeline, reward_model
+from irlbook.training import TrainingConfig, checkpoints
+from irlbook.training.metrics_file import read_metrics
 
 TOPICS = ("cafe", "hotel", "film", "phone", "gym", "book", "bus", "park")
 QUIET = {"progress": False, "tensorboard": False}
@@ -147,6 +153,43 @@ def test_sampled_log_probabilities_are_those_of_the_scorer(world):
             assert float(token_logps(model, tree).sum()) == pytest.approx(row["logp"], abs=1e-4)
 
 
+def test_a_cut_sample_is_scored_and_learned_as_it_was_drawn(world, tmp_path):
+    """sample -> sft -> sample -> score: what `sample` wrote is what `score` finds, cut or ended."""
+    source = pipeline.Source(world / "start", world / "shown.jsonl")
+    settings = TrainingConfig(steps=150, batch_size=12, learning_rate=1e-2, **QUIET)
+    sft = pipeline.train_sft(source, tmp_path / "sft", settings).model
+    for tokens, ended in ((5, False), (24, True)):
+        path = tmp_path / f"{tokens}.jsonl"
+        _, told = files.sample_file(sft, world / "shown.jsonl", path, n=3, max_new_tokens=tokens)
+        records, rows = read_demonstrations(path), list(map(json.loads, path.open()))
+        assert {record.ended for record in records} == {row["ended"] for row in rows} >= {ended}
+        scores, _ = files.score_file(sft, path, kind="demonstrations")
+        away = [row["logp"] - score["score"] for row, score in zip(rows, scores, strict=True)]
+        same = [abs(gap) < 1e-4 for gap in away]
+        assert sum(same) >= 30
+        assert sum(same) == 36 or f"{36 - sum(same)} of 36 responses are other tokens" in told[-1]
+    _, tokenizer = models.load_lm(sft)
+    coded = pipeline.encode(list(read_demonstrations(tmp_path / "5.jsonl")), tokenizer, 64)
+    ends = [answers[0][-1] == end_id(tokenizer) for _, answers in coded.groups]
+    assert ends == [record.ended for record in read_demonstrations(tmp_path / "5.jsonl")]
+
+
+def test_sft_on_cut_samples_does_not_teach_an_end(world, tmp_path):
+    """The probability of the end after the cut falls below chance; with `ended` it rises."""
+    chances = {}
+    for ended in (False, True):
+        shown = [Demonstration(prompt(i), "It was good", ended) for i in range(12)]
+        path = write_demonstrations(tmp_path / f"{ended}.jsonl", shown)
+        source = pipeline.Source(world / "start", path)
+        settings = TrainingConfig(steps=100, batch_size=12, learning_rate=1e-2, **QUIET)
+        done = pipeline.train_sft(source, tmp_path / str(ended), settings)
+        model, tokenizer = models.load_lm(done.model)
+        ids = encode_response(tokenizer, "It was good")
+        tree = collate([(encode_prompt(tokenizer, prompt(1)), [ids])])
+        chances[ended] = float(token_logps(model, tree)[-1].detach().exp())
+    assert chances[True] > 0.8 and chances[False] < 1 / 290
+
+
 def test_a_prompt_given_by_hand_is_answered_on_stdout(world, call):
     arguments = ("sample", world / "start", "--prompt", "Hi.", "--prompt", "And?")
     code, out, err = call(*arguments, "--temperature", 0, "--max-new-tokens", 5)
@@ -184,15 +227,15 @@ def test_a_model_that_never_stops_is_reported(world, tmp_path):
     [
         ({"MODEL": "./nowhere"}, "no folder"),
         ({"MODEL": "encoder"}, "not a causal language model"),
-        ({"--max-new-tokens": "60"}, "12 of 12 prompts leave no room.*prompt 0 ("),
+        ({"--max-new-tokens": "60"}, "12 of 12 prompts leave no room.*shown.jsonl:1 ("),
         ({"--prompts": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"--out": "drawn.txt"}, "does not name a data file"),
         ({"--temperature": "-1"}, "temperature"),
         ({"--temperature": "0", "--n": "2"}, "would be the same"),
         ({"--top-p": "0"}, "top_p"),
-        ({"--n": "0"}, "at least 1"),
+        ({"--n": "0"}, "--n.*greater than or equal to 1"),
         ({"--device": "cuda"}, "PyTorch sees none"),
-        ({"--precision": "int4"}, "float32 or bfloat16"),
+        ({"--precision": "int4"}, "is not one of 'float32', 'bfloat16'"),
     ],
 )
 def test_bad_sampling_is_one_message(world, call, tmp_path, monkeypatch, changes, message):
@@ -203,7 +246,7 @@ def test_bad_sampling_is_one_message(world, call, tmp_path, monkeypatch, changes
     model = given.pop("MODEL", "start")
     model = model if model.startswith(".") else world / model
     code, _, err = call("sample", model, *[x for pair in given.items() for x in pair])
-    assert code == 1 and err.startswith("error: ")
+    assert code in (1, 2) and err.startswith("error: ")  # 2: the options say so themselves
     assert all(part in err for part in message.split(".*"))
     assert not list(tmp_path.glob("*o.jsonl*"))
 
@@ -218,7 +261,8 @@ def test_the_same_command_goes_on_and_another_is_refused(world, call, tmp_path):
                "--out", tmp_path, "--steps", 3, *FAST)  # fmt: skip
     assert call(*command)[0] == 0
     before = (tmp_path / "metrics.csv").read_text()
-    assert call(*command)[0] == 0
+    code, out, _ = call(*command)
+    assert code == 0 and "nothing was trained" in out and "finished (3 steps)" in out
     assert (tmp_path / "metrics.csv").read_text() == before
     code, _, err = call(*command, "--seed", 1)
     assert code == 1 and "seed was 0 and is 1" in err and "Traceback" not in err
@@ -228,6 +272,39 @@ def test_the_same_command_goes_on_and_another_is_refused(world, call, tmp_path):
     models.save(other, tokenizer, tmp_path / "other")
     code, _, err = call("train", "dpo", "--model", tmp_path / "other", *command[4:], "--seed", 1)
     assert code == 1 and "another model" in err
+
+
+def test_a_file_that_changed_under_its_name_is_another_file(world, call, tmp_path):
+    data, held_out = tmp_path / "data.jsonl", tmp_path / "held_out.jsonl"
+    pairs = [Preference(prompt(i), "It was good.", "It was bad.") for i in range(8)]
+    for path in (data, held_out):
+        write_preferences(path, pairs)
+    command = ("train", "dpo", "--model", world / "start", "--data", data, "--held-out", held_out,
+               "--out", tmp_path / "o", "--steps", 2, *FAST)  # fmt: skip
+    assert call(*command)[0] == 0
+    os.utime(data)
+    assert "nothing was trained" in call(*command)[1]  # written anew, the same rows
+    write_preferences(held_out, pairs[:7])
+    code, _, err = call(*command)
+    assert code == 1 and "held_out was" in err and "--restart" in err
+    write_preferences(held_out, pairs)
+    write_preferences(data, [*pairs[:7], Preference(prompt(7), "It was bad.", "It was good.")])
+    code, _, err = call(*command)
+    assert code == 1 and "the examples are others" in err
+
+
+def test_a_model_that_changed_a_little_is_another_model(world, tmp_path):
+    """Weights that keep their sums: two rows of the embedding change places."""
+    model, tokenizer = models.load_lm(world / "start")
+    models.save(model, tokenizer, tmp_path / "m")
+    source = pipeline.Source(tmp_path / "m", world / "pairs.jsonl")
+    pipeline.train_dpo(source, tmp_path / "o", TrainingConfig(steps=1, **QUIET))
+    with torch.no_grad():
+        weight = model.get_input_embeddings().weight
+        weight[[5, 6]] = weight[[6, 5]].clone()
+    models.save(model, tokenizer, tmp_path / "m")
+    with pytest.raises(ResumeMismatchError, match="another model"):
+        pipeline.train_dpo(source, tmp_path / "o", TrainingConfig(steps=1, **QUIET))
 
 
 def test_kto_trains_on_labels(world, call, tmp_path):
@@ -281,12 +358,75 @@ def test_margins_must_be_there(world, tmp_path):
     write_preferences(path, [Preference("a", "b", "c", 1.0), Preference("d", "e", "f")])
     source = pipeline.Source(world / "start", path)
     margins = reward_model.RewardConfig(use_margin=True)
-    with pytest.raises(InvalidDataError, match="record 1 has no margin"):
+    with pytest.raises(InvalidDataError, match=r"pairs.jsonl:2 has no margin"):
         pipeline.train_reward(source, tmp_path / "out", TrainingConfig(**QUIET), margins)
     with pytest.raises(InvalidHyperparameterError, match="cannot sample"):
         pipeline.train_dpo(source, tmp_path / "out", TrainingConfig(shard=True), kl_prompts=1)
     with pytest.raises(InvalidHyperparameterError, match="kind"):
         files.score_file(world / "start", path, kind="labels")
+
+
+def test_a_row_that_the_template_refuses_is_named_or_left_out(world, call, tmp_path):
+    """Faults that are found after reading keep their file and line, and obey --skip-malformed."""
+    tool = {"role": "tool", "content": "4"}
+    talk = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "It was good."}]
+    rows = [{"messages": talk}, {"messages": [tool, *talk]}, {"messages": talk}]
+    rows[2] |= {"ended": False, "messages": [talk[0], {"role": "assistant", "content": ""}]}
+    path = tmp_path / "talk.jsonl"
+    path.write_text("\n" + "\n".join(map(json.dumps, [*rows, rows[0]])))
+    command = ("train", "sft", "--model", world / "start", "--data", path, "--steps", 1,
+               "--batch-size", 2, "--out", tmp_path / "o")  # fmt: skip
+    code, _, err = call(*command)
+    assert code == 1 and err.startswith(f"error: {path}:3: the chat template refused")
+    assert "--skip-malformed" in err and len(err.splitlines()) == 1
+    code, out, err = call(*command, "--skip-malformed")
+    assert code == 0, err
+    assert "2 left out, not to be encoded" in out
+    assert f"{path}:3: the chat template" in out and f"{path}:4: the response was cut off" in out
+    code, _, err = call("score", "--model", world / "start", "--data", path, "--kind",
+                        "demonstrations")  # fmt: skip
+    assert code == 1 and f"{path}:3: " in err
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("\n".join(json.dumps({"prompt": one}) for one in ("Hi.", [tool], "a " * 60)))
+    drawn = ("sample", world / "start", "--prompts", asked, "--max-new-tokens", 4)
+    code, _, err = call(*drawn)
+    assert code == 1 and f"{asked}:2: the chat template" in err
+    code, out, err = call(*drawn, "--skip-malformed")
+    assert code == 0 and json.loads(out)["prompt"] == "Hi."
+    assert f"{asked}:2: the chat template" in err and f"{asked}:3 (" in err
+
+
+def test_records_are_tokenised_once(world, monkeypatch):
+    _, tokenizer = models.load_lm(world / "start")
+    calls = []
+    for name in ("encode_prompt", "encode_response"):
+        real = getattr(encoding, name)
+        monkeypatch.setattr(
+            encoding, name, lambda *a, real=real, **k: calls.append(a[1]) or real(*a, **k)
+        )
+    pipeline.encode([Preference("p", "c", "r"), Demonstration("q", "s")], tokenizer, 64)
+    assert sorted(calls) == ["c", "p", "q", "r", "s"]
+
+
+def test_kl_prompts_are_different_ones(world, tmp_path, monkeypatch):
+    pairs = [Preference(prompt(i // 3), f"a{i}", "b") for i in range(12)]
+    write_preferences(tmp_path / "p.jsonl", pairs)
+    seen = []
+    monkeypatch.setattr(pipeline, "kl_to_reference", lambda m, prompts, *a: seen.extend(prompts))
+    source = pipeline.Source(world / "start", tmp_path / "p.jsonl")
+    settings = TrainingConfig(steps=1, **QUIET)
+    pipeline.train_dpo(source, tmp_path / "o", settings, kl_prompts=3)
+    assert len(set(seen)) == len(seen) == 3
+
+
+def test_a_constant_member_of_an_ensemble_is_named(world, tmp_path):
+    model, tokenizer = models.load_reward_model(world / "start", new_head=True)
+    models.save(model, tokenizer, tmp_path / "good")
+    with torch.no_grad():
+        model.score.weight.zero_()
+    models.save(model, tokenizer, tmp_path / "flat")
+    with pytest.raises(RewardError, match="flat: every response gets the same reward"):
+        files.score_file([tmp_path / "good", tmp_path / "flat"], world / "pairs.jsonl")
 
 
 def test_lora_trains_the_adapter_alone_and_its_checkpoint_is_small(world, tmp_path):
@@ -330,8 +470,8 @@ def test_a_lora_reward_model_is_saved_whole_and_scores_as_trained(world, call, t
 def test_the_family_is_reached_from_python(world, tmp_path):
     source = pipeline.Source(world / "start", world / "pairs.jsonl")
     settings = TrainingConfig(steps=1, batch_size=12, **QUIET)
-    for loss in ("ipo", "simpo", "slic"):
-        config = dpo.PreferenceConfig(loss, beta=1.0)
+    for loss, own in (("ipo", {"beta": 1.0}), ("simpo", {"beta": 1.0}), ("slic", {})):
+        config = dpo.PreferenceConfig(loss, **own)
         done = pipeline.train_dpo(source, tmp_path / loss, settings, config)
         assert done.result.steps == 1 and (done.model / "model.safetensors").is_file()
 
@@ -358,18 +498,25 @@ def test_several_reward_models_are_an_ensemble(world, call, tmp_path):
     assert code == 1 and "a reference goes with a language model" in err
 
 
-def test_every_hyper_parameter_of_the_family_is_an_option(world, call, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"loss": "dpo", "beta": 0.5, "label_smoothing": 0.1},
+        {"loss": "ipo", "length_normalised": True},
+        {"loss": "slic", "margin": 2.0, "sft_weight": 0.3},
+        {"loss": "kto", "desirable_weight": 1.5, "undesirable_weight": 0.5},
+    ],
+)
+def test_every_hyper_parameter_of_the_family_is_an_option(call, tmp_path, monkeypatch, values):
     seen = []
-    monkeypatch.setattr(pipeline, "train_dpo", lambda *a, **options: seen.append((a, options)))
-    values = {"loss": "slic", "beta": 0.5, "label_smoothing": 0.1, "margin": 2.0,
-              "sft_weight": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.5}  # fmt: skip
+    monkeypatch.setattr(pipeline, "train_dpo", lambda **arguments: seen.append(arguments))
     options = [x for name, v in values.items() for x in (f"--{name.replace('_', '-')}", v)]
+    options = [x for x in options if x is not True]
     with pytest.raises(AttributeError):  # the stand-in leaves nothing to report
         call("train", "dpo", "--model", "m", "--data", "d", "--out", tmp_path, *options,
-             "--length-normalised", "--split", "a", "--held-out-split", "b",
-             "--lora", 3)  # fmt: skip
-    (source, _, config), options = seen[0][0], seen[0][1]
-    assert options["loss"] == dpo.PreferenceConfig(**values, length_normalised=True)
+             "--split", "a", "--held-out-split", "b", "--lora", 3)  # fmt: skip
+    source, config = seen[0]["source"], seen[0]["config"]
+    assert seen[0]["loss"] == dpo.PreferenceConfig(**values)
     assert (source.split, source.held_out_split, source.lora) == ("a", "b", 3)
     assert config.learning_rate == 1e-5 and config.batch_size == 32
 
@@ -386,13 +533,13 @@ def test_every_hyper_parameter_of_the_family_is_an_option(world, call, tmp_path,
         ({"--model": "plain", "--data": "talk.jsonl"}, "no chat template"),
         ({"--data": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"--data": "broken.jsonl"}, "broken.jsonl:2"),
-        ({"--loss": "ppo"}, "choose from dpo"),
+        ({"--loss": "ppo"}, "'ppo' is not one of 'dpo'"),
         ({"--beta": "0"}, "beta"),
         ({"--max-length": "5"}, "No record fits"),
         ({"--batch-size": "0"}, "batch_size"),
-        ({"--device": "tpu"}, "use cpu or cuda"),
+        ({"--device": "tpu"}, "'tpu' is not one of 'cpu', 'cuda'"),
         ({"--device": "cuda"}, "PyTorch sees none"),
-        ({"--precision": "int4"}, "float32 or bfloat16"),
+        ({"--precision": "int4"}, "is not one of 'float32', 'bfloat16'"),
         ({"--out": "broken.jsonl"}, "could not be written"),
         ({"--out": "used"}, "not just a saved model"),
     ],
@@ -411,7 +558,7 @@ def test_bad_input_is_one_message(world, call, tmp_path, monkeypatch, arguments,
     if (world / given["--data"]).exists():
         given["--data"] = str(world / given["--data"])
     code, out, err = call("train", "dpo", *[x for pair in given.items() for x in pair])
-    assert code == 1 and err.startswith("error: ") and message in err
+    assert code in (1, 2) and err.startswith("error: ") and message in err
     assert not (tmp_path / "o" / "model").exists()
 
 
@@ -455,7 +602,9 @@ def test_long_prompts_are_counted_and_empty_responses_are_trained_on(world, call
                           "--batch-size", 5)  # fmt: skip
     assert code == 0, err
     assert "odd.jsonl:1: a response is empty" in out
-    assert "1 prompts leave no room" in out and "1 records left out (counted from 0): 3" in out
+    assert (
+        "1 prompts leave no room" in out and f"1 records left out: {tmp_path}/odd.jsonl:4\n" in out
+    )
 
 
 def test_nan_names_the_record_and_keeps_the_last_checkpoint(world, call, tmp_path):
@@ -471,7 +620,8 @@ def test_nan_names_the_record_and_keeps_the_last_checkpoint(world, call, tmp_pat
     code, _, err = call("train", "sft", "--model", tmp_path / "nan", "--data",
                         tmp_path / "shown.jsonl", "--out", tmp_path / "o", "--batch-size", 1,
                         "--checkpoint-every", 1, "--seed", 1)  # fmt: skip
-    assert code == 1 and "loss nan" in err and "record 7 of" in err and "number 7" in err
+    assert code == 1 and "loss nan" in err and "number 7" in err
+    assert f"read from {tmp_path / 'shown.jsonl'}:8" in err
     kept = sorted((tmp_path / "o" / "checkpoints").iterdir())
     assert str(kept[-1]) in err and "step-" in kept[-1].name
     weights = load_file(kept[-1] / "weights.safetensors")

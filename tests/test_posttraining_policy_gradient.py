@@ -9,8 +9,9 @@ from torch import tensor
 
 from irlbook.errors import InvalidHyperparameterError, RewardError, SamplingError, ShapeError
 from irlbook.lm.enumerable import EnumerableLM
-from irlbook.lm.logprobs import collate, token_logps
+from irlbook.lm.logprobs import token_logps
 from irlbook.lm.token_table import TokenTable
+from irlbook.lm.trees import collate
 from irlbook.posttraining import policy_gradient as pg
 
 RNG = np.random.default_rng(0)

@@ -19,6 +19,7 @@ from irlbook.errors import (
 from irlbook.lm.enumerable import EnumerableLM, best_of_n, expectation
 from irlbook.lm.sampling import Samples
 from irlbook.posttraining import raft as module
+from irlbook.posttraining import rollouts
 from irlbook.posttraining.raft import RaftConfig, keep_best, raft, raft_update
 from irlbook.training import TrainingConfig
 
@@ -190,11 +191,11 @@ def killer():
 def test_another_run_in_the_folder_is_not_continued(start, tmp_path):
     small = config(rounds=1, prompts_per_round=4)
     first = raft(*start, PROMPTS, taste, small, out=tmp_path)[1]
-    with pytest.raises(ResumeMismatchError, match="samples differ"):
+    with pytest.raises(ResumeMismatchError, match="samples was 12 and is 4"):
         raft(*start, PROMPTS, taste, config(rounds=1, prompts_per_round=4, samples=4), out=tmp_path)
-    with pytest.raises(ResumeMismatchError, match="seed differ"):
+    with pytest.raises(ResumeMismatchError, match="seed was 0 and is 1"):
         raft(*start, PROMPTS, taste, small, seed=1, out=tmp_path)
-    with pytest.raises(ResumeMismatchError, match="prompts differ"):
+    with pytest.raises(ResumeMismatchError, match="the prompts are others"):
         raft(*start, PROMPTS[1:], taste, small, out=tmp_path)
     again = raft(*start, PROMPTS, taste, small, out=tmp_path, resume=False)[1]
     assert numbers(again) == numbers(first)
@@ -220,7 +221,7 @@ def test_it_ends_where_no_prompt_is_left(start):
 
 
 def test_a_policy_that_does_not_end_is_named(start, monkeypatch):
-    monkeypatch.setattr(module, "stop_ids", lambda *_: [10**6])  # a token that it never writes
+    monkeypatch.setattr(rollouts, "stop_ids", lambda *_: [10**6])  # a token that it never writes
     with pytest.raises(RewardError, match="ended within 3 tokens"):
         raft(*start, PROMPTS, lambda p, y: list(range(len(y))), config(max_new_tokens=3))
 

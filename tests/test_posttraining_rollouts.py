@@ -1,5 +1,6 @@
 """Samplers of another make, and rewards that are asked in several processes."""
 
+import json
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -16,10 +17,14 @@ from irlbook.errors import (
 )
 from irlbook.lm import models
 from irlbook.lm.sampling import Samples, greedy, sample
-from irlbook.lm.tokenization import train_tokenizer
-from irlbook.posttraining import rewards, rollouts
+from irlbook.lm.tokenization import encode_prompt, train_tokenizer
+from irlbook.posttraining import rollouts
+from irlbook.posttraining.configs import RewardSource, Source
 from irlbook.posttraining.online import OnlineConfig, train_online
-from irlbook.training import TrainingConfig
+from irlbook.posttraining.online_pipeline import train_policy
+from irlbook.posttraining.reward_workers import in_processes
+from irlbook.posttraining.rollouts import OLDEST_VLLM
+from irlbook.training import StepConfig
 
 PROMPTS = ["say bus", "say film", "say zoo", "say gym"]
 
@@ -40,7 +45,7 @@ def letters(prompts, responses):
 
 
 def config(**changes) -> OnlineConfig:
-    training = TrainingConfig(learning_rate=1e-2, progress=False)
+    training = StepConfig(learning_rate=1e-2, progress=False)
     given = {"method": "rloo", "iterations": 3, "prompts": 3, "samples": 3, "max_new_tokens": 6}
     return OnlineConfig(training=training, **given | changes)
 
@@ -94,7 +99,11 @@ def test_a_sampler_that_breaks_its_word_is_named(start, change, named):
 
 @pytest.fixture
 def fake_vllm(monkeypatch):
-    """A stand-in with vLLM's interface: it has weights of its own, and draws as the book does."""
+    """A stand-in with vLLM's interface: it has weights of its own, and draws as the book does.
+
+    For what the real one cannot do here: benchmarks/check_vllm.py asks it whether it takes new
+    weights over, in an environment of its own.
+    """
     made = []
 
     class LLM:
@@ -103,11 +112,9 @@ def fake_vllm(monkeypatch):
             self.model, self.options, self.cached = models.load_lm(model)[0], options, 0
             made.append(self)
 
-        def apply_model(self, function):
-            loaded = SimpleNamespace(
-                load_weights=lambda weights: self.model.load_state_dict(dict(weights))
-            )
-            return [function(loaded)]
+        def collective_rpc(self, method, kwargs):
+            assert method == "reload_weights"
+            self.model.load_state_dict(dict(kwargs["weights_iterator"]))
 
         def reset_prefix_cache(self):
             self.cached = 0
@@ -142,7 +149,7 @@ def fake_vllm(monkeypatch):
             return found
 
     module = ModuleType("vllm")
-    module.LLM, module.SamplingParams = LLM, SimpleNamespace
+    module.LLM, module.SamplingParams, module.__version__ = LLM, SimpleNamespace, OLDEST_VLLM
     monkeypatch.setitem(sys.modules, "vllm", module)
     return made
 
@@ -165,6 +172,30 @@ def test_an_adapter_is_refused_by_vllm(start, fake_vllm, tmp_path):
         sampler.sync(SimpleNamespace(peft_type="LORA"))
 
 
+def test_the_engine_is_told_the_precision_and_the_longest_row(start, fake_vllm, tmp_path):
+    folder = models.save(*start, tmp_path / "model")
+    data, reward = tmp_path / "prompts.jsonl", tmp_path / "reward.py"
+    data.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in PROMPTS))
+    reward.write_text("def ones(prompts, responses):\n    return [1.0] * len(prompts)\n")
+    train_policy(
+        Source(str(folder), data),
+        RewardSource((f"{reward}:ones",)),
+        tmp_path / "run",
+        config(iterations=1),
+        vllm=True,
+    )
+    options = fake_vllm[0].options
+    longest = max(len(encode_prompt(start[1], p)) for p in PROMPTS)
+    assert options["dtype"] == "float32" and options["max_model_len"] == longest + 6
+    assert "distributed_executor_backend" not in options  # one process
+
+
+def test_a_vllm_that_takes_no_new_weights_is_refused(fake_vllm, monkeypatch):
+    monkeypatch.setattr(sys.modules["vllm"], "__version__", "0.28.0+cpu")
+    with pytest.raises(MissingDependencyError, match="0.28.0"):
+        rollouts.VLLMSampler("somewhere")
+
+
 def test_without_vllm_the_mend_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(MissingDependencyError, match=r"irlbook\[vllm\]"):
@@ -177,7 +208,7 @@ def test_without_vllm_the_mend_is_named(monkeypatch):
 def test_workers_give_the_numbers_of_one_process_in_order(start):
     prompts = [f"{k:03}"[: 1 + k % 3] for k in range(7)]
     responses = ["y" * k for k in range(7)]
-    with rewards.in_processes(reward_toys.length, 2) as reward:
+    with in_processes(reward_toys.length, 2) as reward:
         assert reward(prompts, responses) == reward_toys.length(prompts, responses)
         assert reward(prompts[:1], responses[:1]) == reward_toys.length(prompts[:1], [""])
         together = train_online(*start, PROMPTS, reward, config())
@@ -188,30 +219,30 @@ def test_workers_give_the_numbers_of_one_process_in_order(start):
 
 
 def test_what_a_worker_raises_names_the_prompt():
-    with rewards.in_processes(reward_toys.breaks_on_an_empty_response, 2) as reward:
+    with in_processes(reward_toys.breaks_on_an_empty_response, 2) as reward:
         with pytest.raises(RewardError, match="ZeroDivisionError.*prompt 'c'") as caught:
-            rewards.ask(reward, ["a", "b", "c", "d"], ["y", "y", "", "y"])
+            rollouts.ask(reward, ["a", "b", "c", "d"], ["y", "y", "", "y"])
         assert str(caught.value).count("the reward raised") == 1
-        assert rewards.ask(reward, ["a", "b"], ["y", "yy"]).tolist() == [1.0, 0.5]  # it lives on
+        assert rollouts.ask(reward, ["a", "b"], ["y", "yy"]).tolist() == [1.0, 0.5]  # it lives on
 
 
 def test_a_worker_that_dies_is_named():
-    with rewards.in_processes(reward_toys.ends_its_process, 2) as reward:
-        assert rewards.ask(reward, ["a", "b"], ["y", "y"]).tolist() == [0, 0]
+    with in_processes(reward_toys.ends_its_process, 2) as reward:
+        assert rollouts.ask(reward, ["a", "b"], ["y", "y"]).tolist() == [0, 0]
         with pytest.raises(RewardError, match="worker died.*'a'"):
-            rewards.ask(reward, ["a", "b"], ["y", "die"])
+            rollouts.ask(reward, ["a", "b"], ["y", "die"])
 
 
 def test_a_wrong_length_from_a_worker_is_named():
-    with rewards.in_processes(reward_toys.one_too_many, 1) as reward:
+    with in_processes(reward_toys.one_too_many, 1) as reward:
         with pytest.raises(RewardError, match="one number a response"):
-            rewards.ask(reward, ["a", "b"], ["y", "y"])
+            rollouts.ask(reward, ["a", "b"], ["y", "y"])
 
 
 def test_a_reward_that_cannot_travel_is_refused():
     with pytest.raises(RewardError, match="top of a module"):
-        with rewards.in_processes(lambda p, y: [0.0] * len(y), 2):
+        with in_processes(lambda p, y: [0.0] * len(y), 2):
             pass
     with pytest.raises(InvalidHyperparameterError, match="workers"):
-        with rewards.in_processes(reward_toys.length, 0):
+        with in_processes(reward_toys.length, 0):
             pass

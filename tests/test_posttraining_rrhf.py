@@ -6,8 +6,9 @@ import torch
 
 from irlbook.errors import InvalidHyperparameterError, ResponseError, RewardError, ShapeError
 from irlbook.lm.enumerable import EnumerableLM
-from irlbook.lm.logprobs import ResponseScorer, collate
+from irlbook.lm.logprobs import ResponseScorer
 from irlbook.lm.token_table import TokenTable
+from irlbook.lm.trees import collate
 from irlbook.posttraining.rrhf import objective, ranking_accuracy, ranking_loss, rrhf_loss
 from irlbook.training import Batch, TrainingConfig, score, train
 

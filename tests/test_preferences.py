@@ -15,11 +15,15 @@ from irlbook.errors import (
     InvalidPreferencesError,
     InvalidTrajectoryError,
     NotConvergedError,
+    NotFiniteError,
+    NotStochasticError,
     SeparablePreferencesError,
     ShapeError,
     UnidentifiedRewardError,
+    UninformativeDataError,
 )
 from irlbook.mdp import Trajectories, sample_trajectories
+from irlbook.metrics import within_prompt_spearman
 from irlbook.preferences.bradley_terry import (
     bradley_terry_gradient,
     bradley_terry_log_likelihood,
@@ -37,7 +41,6 @@ from irlbook.preferences.classification import (
     fit_classification,
     order_consistency,
     win_probability,
-    within_prompt_spearman,
 )
 from irlbook.preferences.trex import cut_snippets, fit_trex, ranked_pairs, trajectory_features
 
@@ -318,7 +321,7 @@ def test_bad_input_is_named_by_row():
         fit_bradley_terry(good, counts=[1.0, -1.0])
     with pytest.raises(ShapeError):
         fit_bradley_terry(good, counts=[1.0])
-    with pytest.raises(ShapeError, match="finite"):
+    with pytest.raises(NotFiniteError, match="finite"):
         fit_bradley_terry(good, [[np.nan], [0.0]])
     with pytest.raises(ShapeError):
         bradley_terry_log_likelihood([[0.0, 1.0]], good)
@@ -442,7 +445,7 @@ def test_with_unequal_opponents_it_does_not():
     opponents = np.array([[0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0]], dtype=float)
     chance = win_probability(r, opponents)
     assert chance[0] < 0.5 < chance[1] and r[0] > r[1]
-    with pytest.raises(ShapeError):
+    with pytest.raises(NotStochasticError, match="sum to 1"):
         win_probability(r, np.ones(4))
 
 
@@ -460,7 +463,7 @@ def test_order_consistency_counts_pairs():
     assert order_consistency(np.exp(truth), truth) == 1.0
     groups = [0, 0, 1, 1]
     assert order_consistency([1.0, 0.0, 5.0, 9.0], truth, groups) == 1.0
-    with pytest.raises(ShapeError):
+    with pytest.raises(UninformativeDataError, match="no order"):
         order_consistency(truth, truth, [0, 1, 2, 3])
 
 
@@ -470,7 +473,11 @@ def test_within_prompt_spearman_is_scipys_prompt_by_prompt():
     each = [spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)]
     assert within_prompt_spearman(a, b) == pytest.approx(np.mean(each))
     assert within_prompt_spearman(a + 10 * np.arange(5)[:, None], b) == pytest.approx(np.mean(each))
-    assert within_prompt_spearman(np.zeros((2, 3)), np.ones((2, 3))) == 0.0
+    half = np.array([[1.0, 2.0, 3.0], [7.0, 7.0, 7.0]])  # no order to find in the second prompt
+    assert within_prompt_spearman(half, half) == pytest.approx(1)
+    assert within_prompt_spearman(half[::-1], half) == 0.0
+    with pytest.raises(UninformativeDataError, match="constant"):
+        within_prompt_spearman(np.zeros((2, 3)), np.ones((2, 3)))
 
 
 # T-REX --------------------------------------------------------------------------------------------
@@ -555,3 +562,29 @@ def test_bad_rankings_are_named(runs):
         fit_trex(seen, np.arange(20), features[:2])
     with pytest.raises(ShapeError):
         trajectory_features(seen, np.arange(16.0))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "labels", "message"),
+    [
+        ([0], [1], ["Tie"], "the label of row 0 is 'Tie'; give 1 where left"),
+        ([0, 1], [1, 2], [1, "A"], "the label of row 1 is 'A'"),
+        ([0], [1], [None], "labels of rows 0 are not in"),
+        ([0], [1], [[1]], "one length"),
+        ([0, 1], [1, 2], [[1], [0, 1]], "the label of row 0"),
+        (["a"], ["b"], [1], "left must hold item numbers"),
+        ([0.5], [1], [1], "left must hold item numbers"),
+        ([0], [-1], [1], "right must hold item numbers"),
+    ],
+)
+def test_labels_and_items_that_are_no_numbers_are_named(left, right, labels, message):
+    with pytest.raises((InvalidPreferencesError, ShapeError), match=message):
+        pairs_from_labels(left, right, labels)
+
+
+def test_rows_of_unlike_length_are_no_pairs():
+    for use in (inspect_pairs, lambda p: fit_bradley_terry(p, n_items=3)):
+        with pytest.raises(InvalidPreferencesError, match="unlike length"):
+            use([[0, 1], [2]])
+    with pytest.raises(InvalidPreferencesError, match="rows 1 hold negative"):
+        fit_classification([[0, 1], [1, -1]], np.eye(2), l2=1.0)

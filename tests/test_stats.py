@@ -123,3 +123,22 @@ def test_permutation_agrees_with_scipy():
 def test_permutation_refuses(x, y, options, match):
     with pytest.raises(ValueError, match=match):
         stats.permutation_test(x, y, np.random.default_rng(0), **options)
+
+
+def test_a_verdict_shows_what_it_measured(capsys):
+    stats.verdict("gold rises", True, measured="0.22 to 1.41, 8 of 8 seeds")
+    assert capsys.readouterr().out == "ok: gold rises [0.22 to 1.41, 8 of 8 seeds]\n"
+
+
+def test_a_bootstrap_interval_is_that_of_the_draws_by_hand():
+    x = np.random.default_rng(0).normal(size=(9, 3))  # a replicate is a row
+    low, high = stats.bootstrap_ci(x, np.random.default_rng(1), np.median, level=0.9, resamples=200)
+    draws = np.random.default_rng(1).integers(0, 9, size=(200, 9))
+    want = np.quantile([np.median(x[draw]) for draw in draws], [0.05, 0.95])
+    np.testing.assert_allclose([low, high], want, atol=1e-12)
+
+
+def test_equal_means_are_no_evidence_however_they_round():
+    x, y = [0.3, 0.4, 0.3, 0.3, 0.4, 0.0], [0.3, 0.3, 0.3, 0.4, 0.4, 0.0]
+    assert np.mean(x) == pytest.approx(np.mean(y), abs=1e-12)
+    assert stats.permutation_test(x, y, np.random.default_rng(0)) == 1.0

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import textwrap
@@ -16,9 +15,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from ranks import run_two
 from training_toys import Bigram, random_groups
 
-from irlbook import checkpoints, training
+from irlbook import training
 from irlbook.errors import (
     CheckpointError,
     DeviceUnavailableError,
@@ -29,9 +29,10 @@ from irlbook.errors import (
     ResumeMismatchError,
     ShapeError,
 )
-from irlbook.lm.logprobs import collate, sequence_logps
+from irlbook.lm.logprobs import sequence_logps
+from irlbook.lm.trees import collate
 from irlbook.posttraining import dpo, sft
-from irlbook.training import TrainingConfig, train
+from irlbook.training import TrainingConfig, checkpoints, read_metrics, train
 
 PAIRS = random_groups(24, 2)
 QUIET = {"progress": False, "tensorboard": False}
@@ -319,6 +320,19 @@ def stopping_at(step: int):
     return evaluate
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_what_a_run_leaves_is_as_open_as_the_users_umask_says(mask, mode, tmp_path):
+    groups, objective, extra = OBJECTIVES["dpo"]
+    before = os.umask(mask)
+    try:
+        train(Bigram(), groups, objective, config(checkpoint_every=3), extra=extra, out=tmp_path)
+    finally:
+        os.umask(before)
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"reference.safetensors", "weights.safetensors"} < {path.name for path in left}
+    assert {path.stat().st_mode & 0o777 for path in left} == {mode}
+
+
 @pytest.mark.parametrize("name", ["sft", "dpo", "kto"])
 @pytest.mark.parametrize("stop", [0, 2, 3, 7])
 def test_a_stopped_run_goes_on_to_the_same_numbers(name, stop, tmp_path):
@@ -335,7 +349,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(name, stop, tmp_path):
     result = train(again, groups, objective, settings, extra=extra, out=tmp_path,
                    evaluate=lambda: {"seen": 1.0})  # fmt: skip
     assert numbers(result.history) == numbers(expected.history)
-    assert numbers(checkpoints.read_metrics(tmp_path / "metrics.csv")) == numbers(expected.history)
+    assert numbers(read_metrics(tmp_path / "metrics.csv")) == numbers(expected.history)
     assert torch.equal(again.table, whole.table) and torch.equal(again.shift, whole.shift)
     third = Bigram()
     done = train(third, groups, objective, settings, extra=extra, out=tmp_path)
@@ -347,7 +361,8 @@ KILLED = """
 import os, signal, sys, time, random
 sys.path[:0] = [{tests!r}]
 import torch
-from irlbook import distributed, training
+from irlbook import training
+from irlbook.training import distributed
 from irlbook.posttraining import dpo
 from training_toys import Bigram, random_groups
 distributed.accelerator("cpu", "float32")  # import before the forks
@@ -390,7 +405,7 @@ def test_kill_9_at_any_moment_changes_no_number(tmp_path):
     settings = config(epochs=10, batch_size=4, learning_rate=1e-3)
     model = Bigram()
     expected = train(model, random_groups(24, 2), dpo.objective(), settings)
-    assert numbers(checkpoints.read_metrics(out / "metrics.csv")) == numbers(expected.history)
+    assert numbers(read_metrics(out / "metrics.csv")) == numbers(expected.history)
     assert torch.equal(torch.load(out / "final.pt")["table"], model.table)
     assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-00000060"]
 
@@ -422,7 +437,7 @@ def test_another_run_in_the_folder_is_named(tmp_path):
     train(Bigram(), PAIRS, dpo.objective(), config(steps=2), out=tmp_path)
     with pytest.raises(ResumeMismatchError, match="learning_rate was 0.05 and is 0.01"):
         train(Bigram(), PAIRS, dpo.objective(), config(steps=2, learning_rate=0.01), out=tmp_path)
-    with pytest.raises(ResumeMismatchError, match="beta=0.3"):
+    with pytest.raises(ResumeMismatchError, match="another run: beta was 0.1 and is 0.3. Give"):
         other = dpo.objective(dpo.PreferenceConfig(beta=0.3))
         train(Bigram(), PAIRS, other, config(steps=2), out=tmp_path)
     with pytest.raises(ResumeMismatchError, match="examples are others"):
@@ -455,10 +470,10 @@ def test_a_broken_checkpoint_is_named(tmp_path):
 def test_metrics_survive_a_cut_row(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step,loss,extra\n1,0.5,\n2,0.25,3\n3,0.1")
-    rows = checkpoints.read_metrics(path)
+    rows = read_metrics(path)
     assert rows == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25, "extra": 3.0}]
     path.write_text("")
-    assert checkpoints.read_metrics(path) == []
+    assert read_metrics(path) == []
 
 
 def test_tensorboard_gets_the_same_rows(tmp_path):
@@ -484,7 +499,7 @@ import json, os, sys
 sys.path[:0] = [{tests!r}]
 import torch
 torch.set_num_threads(1)
-from irlbook.distributed import unshard
+from irlbook.training.distributed import unshard
 from irlbook.posttraining import dpo
 from irlbook.training import TrainingConfig, evaluate_objective, train
 from training_toys import Bigram, random_groups
@@ -523,23 +538,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
     """With whole weights each (DDP), and with the weights split (FSDP); resumed by one process."""
     script = tmp_path / "ranks.py"
     script.write_text(RANKS.format(tests=str(Path(__file__).parent), runs=RUNS))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    # What torchrun sets, without the start of torchrun itself.
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    environments = [
-        os.environ | common | {"MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank}
-        for rank in ("0", "1")
-    ]
-    command = [sys.executable, str(script), str(tmp_path / "found"), str(tmp_path / "run")]
-    running = [
-        subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
-        for env in environments
-    ]
-    for process in running:
-        errors = process.communicate(timeout=120)[1]
-        assert process.returncode == 0, errors
+    run_two(script, tmp_path / "found", tmp_path / "run")
     together = [json.loads((tmp_path / f"found.{rank}").read_text()) for rank in (0, 1)]
     for k, (loss, max_tokens, _) in enumerate(RUNS):
         groups, extra = random_groups(23, 2), None
@@ -581,7 +580,7 @@ def test_nan_stops_names_the_example_and_spares_the_weights(tmp_path):
     with pytest.raises(DivergedTrainingError, match=r"examples \[5\]") as caught:
         train(model, groups, dpo.objective(), settings, reference=reference, out=tmp_path)
     assert model.table.isfinite().all() and model.table.grad is None
-    rows = checkpoints.read_metrics(tmp_path / "metrics.csv")
+    rows = read_metrics(tmp_path / "metrics.csv")
     assert f"step {len(rows) + 1}:" in str(caught.value)
     assert all(math.isfinite(row["loss"]) for row in rows)
 
@@ -670,3 +669,12 @@ def test_kto_lends_every_response_to_another_prompt():
     assert sorted(lent) == list(range(9))
     assert all(lender != i for i, lender in enumerate(lent))
     assert all(g[0] == s[0] and g[1][0] == s[1] for g, s in zip(groups, shown, strict=True))
+
+
+def test_settings_are_quick_to_import():
+    told = (
+        "import sys, irlbook.training, irlbook.training.config, irlbook.posttraining.configs; "
+        "print(sorted({'torch', 'transformers', 'numpy', 'scipy'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from irlbook.lm.logprobs import Group, ResponseScorer, collate
+from irlbook.lm.logprobs import ResponseScorer
 from irlbook.lm.models import tiny_lm
+from irlbook.lm.trees import Group, collate
 from irlbook.posttraining import dpo, reward_model, sft
 from irlbook.posttraining.reward_model import RewardScorer
 from irlbook.training import Batch, Objective, score

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from irlbook.lm.logprobs import Group, collate, sequence_logps, token_logps
+from irlbook.lm.logprobs import sequence_logps, token_logps
 from irlbook.lm.sampling import Samples
+from irlbook.lm.trees import Group, collate
 from irlbook.posttraining import policy_gradient as pg
 from irlbook.posttraining.kl import kl_loss, kl_penalty
 from irlbook.posttraining.online import OnlineConfig, train_online
-from irlbook.training import TrainingConfig
+from irlbook.training import StepConfig
 from tests.test_trl import CLOSE, EOS, PAD, assert_same, causal, gradients, text, word_tokenizer
 
 LIMIT, BETA, LOW, HIGH = 6, 0.3, 0.2, 0.28
@@ -182,7 +183,7 @@ def first_gradient(method: str, rewards: Tensor) -> dict[str, Tensor]:
 
     config = OnlineConfig(
         method, iterations=1, prompts=3, samples=3, max_new_tokens=LIMIT,
-        training=TrainingConfig(max_grad_norm=float("inf"), progress=False),
+        training=StepConfig(max_grad_norm=float("inf"), progress=False),
     )  # fmt: skip
     model, prompts = causal(0), [text(prompt).strip() for prompt, _ in SAMPLES]
     handle = register_optimizer_step_pre_hook(keep)

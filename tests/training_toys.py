@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from irlbook.lm.logprobs import Group, Tree
+from irlbook.lm.trees import Group, Tree
 
 TOKENS = 12
 

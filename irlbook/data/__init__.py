@@ -9,62 +9,71 @@ found by path, by name under the folder in the environment variable IRLBOOK_DATA
 the Hugging Face hub.
 """
 
-from irlbook.data.benchmarks import (
-    read_bigbench_mistake,
-    read_gsm8k,
-    read_gsm8k_solutions,
-    read_hh_rlhf,
-    read_llmbar,
-)
-from irlbook.data.files import find_data
-from irlbook.data.formats import as_messages
-from irlbook.data.readers import (
-    read_demonstrations,
-    read_preferences,
-    read_prompts,
-    read_unpaired,
-    write_demonstrations,
-    write_preferences,
-    write_unpaired,
-)
-from irlbook.data.records import (
-    Demonstration,
-    LabelledSolution,
-    MathProblem,
-    Message,
-    Preference,
-    Prompt,
-    ReasoningTrace,
-    Unpaired,
-)
-from irlbook.data.report import ReadReport, Records
-from irlbook.data.truncation import fit_response, length_report
+from irlbook._front import front
 
-__all__ = [
-    "Demonstration",
-    "LabelledSolution",
-    "MathProblem",
-    "Message",
-    "Preference",
-    "Prompt",
-    "ReadReport",
-    "ReasoningTrace",
-    "Records",
-    "Unpaired",
-    "as_messages",
-    "find_data",
-    "fit_response",
-    "length_report",
-    "read_bigbench_mistake",
-    "read_demonstrations",
-    "read_gsm8k",
-    "read_gsm8k_solutions",
-    "read_hh_rlhf",
-    "read_llmbar",
-    "read_preferences",
-    "read_prompts",
-    "read_unpaired",
-    "write_demonstrations",
-    "write_preferences",
-    "write_unpaired",
-]
+__all__, __getattr__, __dir__ = front(
+    __name__,
+    {
+        "benchmarks": [
+            "read_bigbench_mistake",
+            "read_gsm8k",
+            "read_gsm8k_solutions",
+            "read_hh_rlhf",
+            "read_llmbar",
+        ],
+        "columns": [
+            "answer_of",
+            "check_answer_parts",
+            "check_names",
+            "check_prompt_parts",
+            "column",
+            "columns_of",
+            "ended_of",
+            "find_prompt",
+            "is_empty",
+            "kind_of",
+            "prompt_of",
+            "said",
+            "text_of",
+            "unread",
+            "with_system",
+        ],
+        "files": ["Row", "atomic", "find_data", "loads", "read_rows", "umask", "write_rows"],
+        "formats": [
+            "as_messages",
+            "demonstration_from",
+            "demonstration_row",
+            "is_transcript",
+            "preference_from",
+            "preference_row",
+            "prompt_from",
+            "read_transcript",
+            "split_messages",
+            "split_texts",
+            "unpaired_from",
+            "unpaired_row",
+            "write_transcript",
+        ],
+        "labyrinth": ["Bout", "read_labyrinth"],
+        "readers": [
+            "read_demonstrations",
+            "read_preferences",
+            "read_prompts",
+            "read_unpaired",
+            "write_demonstrations",
+            "write_preferences",
+            "write_unpaired",
+        ],
+        "records": [
+            "Demonstration",
+            "LabelledSolution",
+            "MathProblem",
+            "Preference",
+            "ReasoningTrace",
+            "Unpaired",
+        ],
+        "report": ["Finding", "ReadReport", "Records", "Rejected", "collect"],
+        "rollouts": ["Rollouts", "read_rollouts"],
+        "truncation": ["Fitted", "LengthReport", "fit_response", "group_report", "length_report"],
+    },
+)

@@ -14,11 +14,22 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from irlbook.data.columns import columns_of, text_of
 from irlbook.data.files import find_data
-from irlbook.data.formats import columns_of, preference_from, text_of
+from irlbook.data.formats import preference_from
 from irlbook.data.records import LabelledSolution, MathProblem, Preference, ReasoningTrace
 from irlbook.data.report import Records, Rejected, collect
 from irlbook.errors import DataNotFoundError
+
+__all__ = [
+    "LLMBAR_SUBSETS",
+    "MISTAKE_TASKS",
+    "read_bigbench_mistake",
+    "read_gsm8k",
+    "read_gsm8k_solutions",
+    "read_hh_rlhf",
+    "read_llmbar",
+]
 
 LLMBAR_SUBSETS = (
     "Natural",

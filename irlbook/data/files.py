@@ -26,11 +26,43 @@ from irlbook.errors import (
     MissingDependencyError,
 )
 
+__all__ = [
+    "BOM",
+    "FOLDER",
+    "FOREIGN",
+    "MOST_BYTES",
+    "MOST_LINE_BYTES",
+    "Row",
+    "SPLITS",
+    "SUFFIXES",
+    "atomic",
+    "find_data",
+    "loads",
+    "read_rows",
+    "umask",
+    "write_rows",
+]
+
 FOLDER = "IRLBOOK_DATA"  # the environment variable that names the folder of data sets
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 MOST_BYTES = 4 * 1024**3  # of one file, after unpacking
 MOST_LINE_BYTES = 16 * 1024**2
 BOM = b"\xef\xbb\xbf"
+SPLITS = {  # words of a file's name that say which split it is
+    "train": {"train", "training"},
+    "validation": {"validation", "valid", "val", "dev"},
+    "test": {"test", "testing"},
+    "eval": {"eval", "evaluation"},
+}
+FOREIGN = {  # how files begin that are often taken for data
+    b"PK\x03\x04": "a zip archive (or a spreadsheet); unpack it",
+    b"BZh": "packed with bzip2; unpack it, or pack it with gzip",
+    b"\xfd7zXZ": "packed with xz; unpack it, or pack it with gzip",
+    b"\x28\xb5\x2f\xfd": "packed with zstandard; unpack it, or pack it with gzip",
+    b"ARROW1": "an Arrow file; save it as parquet",
+    b"version https://git-lfs": "a pointer of Git LFS and not the data; fetch them (git lfs pull)",
+    b"<": "a page of HTML or XML and not the data; fetch the file itself",
+}
 
 _HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
@@ -72,16 +104,20 @@ def find_data(name: str | Path) -> Path:
 def read_rows(
     name: str | Path,
     *,
-    split: str = "train",
+    split: str | None = None,
+    usual_split: str = "train",
     most_bytes: int = MOST_BYTES,
     most_line_bytes: int = MOST_LINE_BYTES,
 ) -> Iterator[Row]:
-    """The rows of a file, of every data file in a folder, or of a data set of the hub.
+    """The rows of a file, of the data files in a folder, or of a data set of the hub.
 
     Args:
         name: what `find_data` takes; or "owner/name" of the Hugging Face hub (needs the package
             `datasets`, and a network unless it lies in its cache).
-        split: of a data set of the hub; files and folders have none.
+        split: which part ("train", "test" ...). In a folder, the files whose names say so
+            ("test.jsonl", "data.test-00000.parquet").
+        usual_split: which part where `split` is None and there are several. A file or folder that
+            names no split is read whole, and is what "train" means, too.
         most_bytes: of a file after unpacking; a larger one raises DataTooLargeError.
         most_line_bytes: of a line; a longer one is a row that cannot be read.
 
@@ -91,20 +127,94 @@ def read_rows(
         path = find_data(name)
     except DataNotFoundError:
         if isinstance(name, str) and _HUB_NAME.fullmatch(name) and not name.endswith(SUFFIXES):
-            yield from _read_hub(name, split)
+            yield from _read_hub(name, split or usual_split)
             return
         raise
+    for file in _files_of(path, split, usual_split):
+        yield from _read_file(file, most_bytes, most_line_bytes)
+
+
+def _files_of(path: Path, split: str | None, usual: str) -> list[Path]:
+    """The files that a path and a split mean."""
     if not path.is_dir():
-        yield from _read_file(path, most_bytes, most_line_bytes)
-        return
-    files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
+        if split is not None and not (_is_of(path, split) or _unnamed(split, _split_of(path))):
+            raise DataNotFoundError(
+                f"{path} is one file, and its name does not say that it is the split {split!r}. "
+                "Leave the split out, or give the file that holds it."
+            )
+        return [path]
+    files = sorted(
+        file
+        for file in path.iterdir()
+        if file.name.endswith(SUFFIXES) and not file.name.startswith(".")
+    )
     if not files:
         raise DataNotFoundError(
             f"The folder {path} holds no data file. Give a folder with files that end in "
             f"{', '.join(SUFFIXES)}."
         )
-    for file in files:
-        yield from _read_file(file, most_bytes, most_line_bytes)
+    splits = {file: _split_of(file) for file in files}
+    named = sorted({one for one in splits.values() if one})
+    if not named and (split is None or _unnamed(split, None)):
+        chosen = files
+    elif split is None and usual not in named and (len(named) > 1 or None in splits.values()):
+        raise DataNotFoundError(
+            f"The folder {path} can be read in several ways: it holds {_names(files)}. Say which "
+            f"split ({', '.join(named)}), or give one file."
+        )
+    else:
+        wanted = split or (usual if usual in named else named[0])
+        chosen = [file for file in files if _is_of(file, wanted)]
+        if not chosen:
+            raise DataNotFoundError(
+                f"The folder {path} has no split {wanted!r}: "
+                + (f"there are {', '.join(named)}" if named else "no file's name tells a split")
+                + f" ({_names(files)}). Give one that is there, or one file."
+            )
+    by_stem: dict[str, Path] = {}
+    for file in chosen:
+        twin = by_stem.setdefault(_stem(file), file)
+        if twin != file:
+            raise DataNotFoundError(
+                f"{twin.name} and {file.name} in {path} seem to hold the same rows. Give one file, "
+                "or rename one of them."
+            )
+    return chosen
+
+
+def _stem(file: Path) -> str:
+    suffix = next((one for one in sorted(SUFFIXES, key=len, reverse=True)
+                   if file.name.endswith(one)), "")  # fmt: skip
+    return file.name.removesuffix(suffix)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.lower()))
+
+
+def _split_of(file: Path) -> str | None:
+    """The split that a file's name says, if it says one."""
+    found = [split for split, words in SPLITS.items() if words & _words(_stem(file))]
+    if len(found) > 1:
+        raise DataNotFoundError(
+            f"The name of {file} says {' and '.join(found)}. Rename it, or give the file itself."
+        )
+    return found[0] if found else None
+
+
+def _is_of(file: Path, split: str) -> bool:
+    """Does a file's name say this split, in one of its words or as a whole?"""
+    own = next((words for words in SPLITS.values() if split.lower() in words), {split.lower()})
+    return bool(own & _words(_stem(file))) or _stem(file) == split
+
+
+def _unnamed(split: str, named: str | None) -> bool:
+    """Files whose names say no split are for training, as elsewhere."""
+    return named is None and split.lower() in SPLITS["train"]
+
+
+def _names(files: list[Path]) -> str:
+    return ", ".join(file.name for file in files[:8]) + (", ..." if len(files) > 8 else "")
 
 
 def _read_file(path: Path, most_bytes: int, most_line_bytes: int) -> Iterator[Row]:
@@ -119,6 +229,7 @@ def _read_file(path: Path, most_bytes: int, most_line_bytes: int) -> Iterator[Ro
             begins = file.peek(1024)
             if begins.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise InvalidDataError(f"{path} is UTF-16. Save it as UTF-8.")
+            _check_begin(path, begins.removeprefix(BOM).lstrip())
             stream = _Limited(file, path, most_bytes)
             if begins.removeprefix(BOM).lstrip().startswith(b"["):
                 yield from _read_array(stream.rest().removeprefix(BOM), path)
@@ -135,10 +246,24 @@ def _read_file(path: Path, most_bytes: int, most_line_bytes: int) -> Iterator[Ro
         ) from error
 
 
+def _check_begin(path: Path, begins: bytes) -> None:
+    """Refuse a file of another kind by name, instead of each of its lines."""
+    for start, what in FOREIGN.items():
+        if begins.startswith(start):
+            raise InvalidDataError(f"{path} is {what}.")
+    if path.name.removesuffix(".gz").endswith((".csv", ".tsv")) and begins[:1] not in b"{[":
+        raise InvalidDataError(f"{path} is a table of text. Save it as JSON lines or as parquet.")
+    if begins.split(b"\n", 1)[0].strip() == b"{":
+        raise InvalidDataError(
+            f"{path} holds an object over several lines. Save JSON lines, one object a line, or an "
+            "array of objects."
+        )
+
+
 class _Limited:
     """Lines of a binary stream, up to a number of bytes in all."""
 
-    def __init__(self, stream: IO[bytes], path: Path, most: int) -> None:
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, path: Path, most: int) -> None:
         self.stream, self.path, self.most, self.seen = stream, path, most, 0
 
     def readline(self, most: int) -> bytes:
@@ -282,7 +407,9 @@ def _read_parquet(path: Path, most_bytes: int) -> Iterator[Row]:
                 for value in batch.to_pylist():
                     number += 1
                     yield Row(str(path), number, value)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except DataTooLargeError:
+        raise
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # dates out of range ...
         raise InvalidDataError(
             f"{path} is no sound parquet file ({str(error)[:200]}). Fetch it again."
         ) from error
@@ -327,7 +454,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
@@ -335,7 +462,8 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _umask() -> int:
+def umask() -> int:
+    """What this process keeps from others in the files that it creates."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

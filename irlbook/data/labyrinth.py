@@ -17,6 +17,17 @@ import numpy as np
 from irlbook.data.files import find_data
 from irlbook.errors import DataNotFoundError, DataTooLargeError, EmptyDataError, MalformedRowsError
 
+__all__ = [
+    "Bout",
+    "DRINK_COLUMNS",
+    "DRINK_DELAY",
+    "EXIT",
+    "MOST_BYTES",
+    "STEP_COLUMNS",
+    "TIMEOUT",
+    "read_labyrinth",
+]
+
 STEP_COLUMNS = ("mouse_segment", "bout", "step", "node", "frame_in_bout")
 DRINK_COLUMNS = ("mouse_segment", "bout", "start_frame", "end_frame", "node_at_start")
 MOST_BYTES = 64 * 1024**2
@@ -86,11 +97,13 @@ def read_labyrinth(name: str | Path = "mouse_labyrinth", segment: str | None = N
     segments = sorted({mouse for mouse, _ in steps})
     if segment is not None and segment not in segments:
         raise DataNotFoundError(f"no segment {segment!r} here; there are {', '.join(segments)}.")
-    return [
-        Bout(mouse, bout, *np.array(path).T, np.sort(drinks.get((mouse, bout), [])).astype(int))
-        for (mouse, bout), path in steps.items()
-        if segment in (None, mouse)
-    ]
+    bouts = []
+    for (mouse, bout), path in steps.items():
+        if segment in (None, mouse):
+            nodes, frames = np.array(path).T
+            drunk = np.sort(drinks.get((mouse, bout), [])).astype(int)
+            bouts.append(Bout(mouse, bout, nodes, frames, drunk))
+    return bouts
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, list]]:

@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from irlbook.data.columns import PROMPT_COLUMNS, unread
 from irlbook.data.files import write_rows
 from irlbook.data.formats import (
+    DEMONSTRATION_COLUMNS,
+    PREFERENCE_COLUMNS,
+    UNPAIRED_COLUMNS,
     demonstration_from,
     demonstration_row,
     preference_from,
@@ -22,7 +26,17 @@ from irlbook.data.records import Demonstration, Preference, Prompt, Unpaired
 from irlbook.data.report import Records, Rejected, collect
 from irlbook.errors import InvalidDataError
 
-T = TypeVar("T")
+__all__ = [
+    "read_demonstrations",
+    "read_preferences",
+    "read_prompts",
+    "read_unpaired",
+    "write_demonstrations",
+    "write_preferences",
+    "write_unpaired",
+]
+
+_T = TypeVar("_T")
 
 
 def read_preferences(name: str | Path, **options: Any) -> Records[Preference]:
@@ -31,25 +45,25 @@ def read_preferences(name: str | Path, **options: Any) -> Records[Preference]:
     Args:
         name: a file (.jsonl, .jsonl.gz, .json, .parquet), a folder of these, a name under the
             folder in IRLBOOK_DATA, or "owner/name" of the hub.
-        options: `strict`, `split`, `most_bytes`, `most_line_bytes` of `report.collect`, which
-            tells the errors raised too.
+        options: `strict`, `split`, `usual_split`, `most_bytes`, `most_line_bytes` of
+            `report.collect`, which tells the errors raised too.
     """
-    return collect(name, preference_from, **options)
+    return collect(name, preference_from, unused=unread(PREFERENCE_COLUMNS), **options)
 
 
 def read_demonstrations(name: str | Path, **options: Any) -> Records[Demonstration]:
     """Demonstrations: prompt and completion, or messages (see `read_preferences`)."""
-    return collect(name, demonstration_from, **options)
+    return collect(name, demonstration_from, unused=unread(DEMONSTRATION_COLUMNS), **options)
 
 
 def read_unpaired(name: str | Path, **options: Any) -> Records[Unpaired]:
     """Labelled responses: prompt, completion and label (see `read_preferences`)."""
-    return collect(name, unpaired_from, **options)
+    return collect(name, unpaired_from, unused=unread(UNPAIRED_COLUMNS), **options)
 
 
 def read_prompts(name: str | Path, **options: Any) -> Records[Prompt]:
     """Prompts to sample responses to; other columns are ignored (see `read_preferences`)."""
-    return collect(name, prompt_from, **options)
+    return collect(name, prompt_from, unused=unread(PROMPT_COLUMNS), **options)
 
 
 def write_preferences(
@@ -90,9 +104,9 @@ def write_unpaired(path: str | Path, responses: Iterable[Unpaired]) -> Path:
 
 def _write(
     path: str | Path,
-    records: Iterable[T],
-    to_row: Callable[[T], dict[str, Any]],
-    from_row: Callable[[Any], tuple[str, T]],
+    records: Iterable[_T],
+    to_row: Callable[[_T], dict[str, Any]],
+    from_row: Callable[[Any], tuple[str, _T]],
     format: str,
 ) -> Path:
     rows = []

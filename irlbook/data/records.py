@@ -2,9 +2,22 @@
 
 A prompt is a text, or a conversation: a list of messages `{"role": ..., "content": ...}` as chat
 templates take them. A response is always the text of one assistant's turn, without end marker.
+
+`where` is the file and line that a record was read from, and plays no part in comparisons.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+__all__ = [
+    "Demonstration",
+    "LabelledSolution",
+    "MathProblem",
+    "Message",
+    "Preference",
+    "Prompt",
+    "ReasoningTrace",
+    "Unpaired",
+]
 
 Message = dict[str, str]  # the keys "role" and "content"
 Prompt = str | list[Message]
@@ -12,10 +25,15 @@ Prompt = str | list[Message]
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A prompt, and a response worth imitating."""
+    """A prompt, and a response worth imitating.
+
+    `ended`: False for a sample that was cut off, after which no end token may be learned.
+    """
 
     prompt: Prompt
     response: str
+    ended: bool = True
+    where: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -29,6 +47,7 @@ class Preference:
     chosen: str
     rejected: str
     margin: float | None = None
+    where: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,8 @@ class Unpaired:
     prompt: Prompt
     response: str
     label: bool
+    ended: bool = True
+    where: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)

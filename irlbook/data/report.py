@@ -2,18 +2,31 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from irlbook.data.files import MOST_BYTES, MOST_LINE_BYTES, read_rows
 from irlbook.errors import EmptyDataError, MalformedRowsError
 
-T = TypeVar("T")
+__all__ = [
+    "ENOUGH",
+    "Finding",
+    "Kind",
+    "MOST_APART",
+    "MOST_NAMED",
+    "ReadReport",
+    "Records",
+    "Rejected",
+    "collect",
+]
+
+_T = TypeVar("_T")
 Kind = Literal["malformed", "identical", "no shared prompt", "empty response"]
 
 ENOUGH = 10  # malformed rows after which a strict reader stops
 MOST_NAMED = 1000  # findings of a kind that a report names; it counts all
+MOST_APART = 0.05  # share of pairs without a shared prompt above which a strict reader stops
 
 
 class Rejected(Exception):
@@ -47,6 +60,8 @@ class ReadReport:
     rows: int = 0
     kept: int = 0
     formats: Counter[str] = field(default_factory=Counter)  # of the rows kept
+    files: dict[str, str] = field(default_factory=dict)  # read, each with its first row's format
+    ignored: Counter[str] = field(default_factory=Counter)  # columns that nothing was made of
     counts: Counter[Kind] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
 
@@ -82,6 +97,12 @@ class ReadReport:
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {self.rows} rows, {self.kept} kept"]
+        lines[0] += f" ({', '.join(self.formats)})" if self.formats else ""
+        if len(self.files) > 1 or (self.files and self.source not in self.files):
+            lines.append(f"  read from {', '.join(list(self.files)[:ENOUGH])}")
+        if self.ignored:
+            more = ", ..." if len(self.ignored) > ENOUGH else ""
+            lines.append(f"  columns not used: {', '.join(list(self.ignored)[:ENOUGH])}{more}")
         for kind, count in self.counts.items():
             lines.append(f"  {count} {kind}:")
             lines += [f"    {finding}" for finding in self.places(kind)[:ENOUGH]]
@@ -89,23 +110,27 @@ class ReadReport:
         return "\n".join(lines)
 
 
-class Records(Sequence[T], Generic[T]):
+class Records(Sequence[_T], Generic[_T]):
     """The records that were kept, as a sequence; `report` says what was not."""
 
-    def __init__(self, records: list[T], report: ReadReport) -> None:
-        self._records, self.report = records, report
+    def __init__(self, records: list[_T], report: ReadReport, where: Sequence[str] = ()) -> None:
+        """
+        Args:
+            where: file and line of each record, if they are known.
+        """
+        self._records, self.report, self.where = records, report, list(where)
 
     @overload
-    def __getitem__(self, index: int) -> T: ...
+    def __getitem__(self, index: int) -> _T: ...
     @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
+    def __getitem__(self, index: slice) -> list[_T]: ...
+    def __getitem__(self, index: int | slice) -> _T | list[_T]:
         return self._records[index]
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[_T]:
         return iter(self._records)
 
     def __repr__(self) -> str:  # never the rows: they may be long, private or offensive
@@ -114,36 +139,48 @@ class Records(Sequence[T], Generic[T]):
 
 def collect(
     name: str | Path,
-    parse: Callable[[Any], tuple[str, T]],
+    parse: Callable[[Any], tuple[str, _T]],
     *,
+    unused: Callable[[Any], list[str]] | None = None,
     strict: bool = True,
-    split: str = "train",
+    split: str | None = None,
+    usual_split: str = "train",
     most_bytes: int = MOST_BYTES,
     most_line_bytes: int = MOST_LINE_BYTES,
-) -> Records[T]:
+) -> Records[_T]:
     """Parse every row of a file, folder or hub data set.
 
     Args:
-        name, split, most_bytes, most_line_bytes: as `files.read_rows` takes them.
+        name, split, usual_split, most_bytes, most_line_bytes: as `files.read_rows` takes them.
         parse: from a row as read from JSON to the name of its format and a record; raises
             `Rejected` for a row that is not kept.
+        unused: the columns of a row that `parse` does not look at; the report names them once.
         strict: True raises when a row is malformed, after ten of them or at the end, and names
-            them; False leaves them out, and the report names them. Identical pairs and pairs
-            without a shared prompt are left out and reported either way.
+            them; and when several pairs, more than a twentieth of all, share no prompt. False
+            leaves them out, and the report names them. Identical pairs, and few pairs without a
+            shared prompt, are left out and reported either way.
 
     Raises:
         MalformedRowsError, EmptyDataError: they carry the report.
         DataNotFoundError, DataTooLargeError, InvalidDataError, MissingDependencyError.
     """
-    records: list[T] = []
+    records: list[_T] = []
+    places: list[str] = []
     report = ReadReport(str(name))
-    rows = read_rows(name, split=split, most_bytes=most_bytes, most_line_bytes=most_line_bytes)
-    for row in rows:
+    for row in read_rows(
+        name,
+        split=split,
+        usual_split=usual_split,
+        most_bytes=most_bytes,
+        most_line_bytes=most_line_bytes,
+    ):
         report.rows += 1
+        report.files.setdefault(row.file, "")
         try:
             if row.reason:
                 raise Rejected(row.reason)
             kind, record = parse(row.value)
+            _check_alike(report, row.file, kind)
         except Rejected as rejected:
             report.add(Finding(rejected.kind, row.file, row.line, str(rejected)))
             if strict and report.malformed == ENOUGH:
@@ -151,23 +188,50 @@ def collect(
             continue
         report.kept += 1
         report.formats[kind] += 1
+        report.ignored.update(unused(row.value) if unused else ())
+        place = f"{row.file}:{row.line}"
+        places.append(place)
+        if is_dataclass(record) and hasattr(record, "where"):
+            record = replace(record, where=place)  # type: ignore[type-var]
         records.append(record)
         if "" in (getattr(record, key, None) for key in ("response", "chosen", "rejected")):
             report.add(Finding("empty response", row.file, row.line, "a response is empty"))
     if strict and report.malformed:
         raise _malformed(report)
+    if strict and report.no_shared_prompt > max(1, MOST_APART * report.rows):
+        raise _apart(report)
     if not records:
         raise EmptyDataError(
             f"There is nothing to learn from. {report}\nGive a file with rows that can be used.",
             report,
         )
-    return Records(records, report)
+    return Records(records, report, places)
+
+
+def _check_alike(report: ReadReport, file: str, kind: str) -> None:
+    """In one file, texts have their prompt in a column, or have it not."""
+    first = report.files[file] = report.files[file] or kind
+    if kind != first and "implicit prompt" in (kind, first) and "explicit" in kind + first:
+        raise Rejected(f"read as {kind}, where rows before are {first}: a prompt is missing here")
+
+
+def _apart(report: ReadReport) -> MalformedRowsError:
+    places = report.places("no shared prompt")
+    return MalformedRowsError(
+        f"{report.no_shared_prompt} of {report.rows} pairs of {report.source} "
+        f"({report.no_shared_prompt / report.rows:.0%}; first {places[0].file}:{places[0].line}) "
+        "have no prompt and share none: what the others share by chance would be read as their "
+        "prompt. Name the column of the prompt `prompt`; or read with strict=False "
+        "(--skip-malformed) to leave these pairs out.",
+        report,
+    )
 
 
 def _malformed(report: ReadReport, at_least: str = "") -> MalformedRowsError:
     places = "\n".join(f"  {finding}" for finding in report.places())
     return MalformedRowsError(
         f"{at_least}{report.malformed} of the first {report.rows} rows of {report.source} are "
-        f"malformed:\n{places}\nMend them, or read with strict=False to leave them out.",
+        f"malformed:\n{places}\nMend them, or leave them out with strict=False "
+        "(--skip-malformed).",
         report,
     )

@@ -18,6 +18,8 @@ import numpy as np
 from irlbook.data.files import find_data
 from irlbook.errors import DataTooLargeError, InvalidDataError
 
+__all__ = ["MOST_BYTES", "Rollouts", "read_rollouts"]
+
 MOST_BYTES = 1 << 30
 
 

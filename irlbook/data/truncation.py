@@ -8,10 +8,14 @@ pair that teaches nothing.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from irlbook.data.records import Demonstration, Preference, Prompt, Unpaired
 from irlbook.errors import InvalidHyperparameterError
+
+__all__ = ["Fitted", "LengthReport", "fit_response", "group_report", "length_report"]
+
+_Group = tuple[Sequence[Any], Sequence[Sequence[Any]]]  # a prompt's ids, and each response's
 
 
 class Fitted(NamedTuple):
@@ -68,29 +72,39 @@ def length_report(
 
     Args:
         prompt_ids: tokens of a prompt, as the model will see it.
-        response_ids: tokens of a response, without end marker.
+        response_ids: tokens of a response, without end marker; a response that ended has one more.
         max_length: most tokens of prompt, response and end marker together.
 
     Raises: InvalidHyperparameterError, when max_length is not positive.
     """
+    end = [None]  # like no token: a response is cut to equals with its like only
+
+    def group(record: Preference | Demonstration | Unpaired) -> _Group:
+        if isinstance(record, Preference):
+            answers = [[*response_ids(text), *end] for text in (record.chosen, record.rejected)]
+        else:
+            answers = [[*response_ids(record.response), *(end if record.ended else [])]]
+        return prompt_ids(record.prompt), answers
+
+    return group_report([group(record) for record in records], max_length)
+
+
+def group_report(groups: Sequence[_Group], max_length: int) -> LengthReport:
+    """What a limit does to prompts with their responses, end markers included, as token ids."""
     if max_length < 1:
         raise InvalidHyperparameterError(f"max_length is {max_length}. Give at least 1.")
     longest = 0
     no_room: list[int] = []
     truncated: list[int] = []
     made_identical: list[int] = []
-    for number, record in enumerate(records):
-        start = len(prompt_ids(record.prompt))
-        if isinstance(record, Preference):
-            responses = [response_ids(record.chosen), response_ids(record.rejected)]
-        else:
-            responses = [response_ids(record.response)]
-        longest = max(longest, *(start + len(ids) + 1 for ids in responses))
-        fitted = [fit_response(start, ids, max_length) for ids in responses]
-        if start >= max_length:
+    for number, (prompt, answers) in enumerate(groups):
+        room = max_length - len(prompt)
+        longest = max(longest, *(len(prompt) + len(answer) for answer in answers))
+        if room <= 0:
             no_room.append(number)
-        elif not all(one.ended for one in fitted):
+        elif any(len(answer) > room for answer in answers):
             truncated.append(number)
-            if len(fitted) == 2 and fitted[0].ids == fitted[1].ids:
+            cut = [list(answer[:room]) for answer in answers]
+            if len(cut) == 2 and cut[0] == cut[1]:
                 made_identical.append(number)
-    return LengthReport(max_length, len(records), longest, no_room, truncated, made_identical)
+    return LengthReport(max_length, len(groups), longest, no_room, truncated, made_identical)

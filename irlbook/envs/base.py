@@ -15,8 +15,20 @@ import numpy as np
 from gymnasium import logger, spaces
 from scipy import sparse
 
-from irlbook.errors import EpisodeOverError, InvalidActionError, InvalidEnvironmentError
+from irlbook.errors import EpisodeOverError, InvalidActionError, InvalidEnvironmentError, shown
 from irlbook.mdp import TabularMDP
+
+__all__ = [
+    "CellsEnv",
+    "PALETTE",
+    "PURPLE",
+    "TabularEnv",
+    "World",
+    "checked_int",
+    "checked_probability",
+    "checked_reward",
+    "uniform_start",
+]
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +49,7 @@ def checked_int(name: str, value: Any, low: int, high: int | None = None) -> int
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not is_integer or value < low or (high is not None and value > high):
         bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise InvalidEnvironmentError(f"{name} is {value!r}. Give a whole number {bounds}.")
+        raise InvalidEnvironmentError(f"{name} is {shown(value)}. Give a whole number {bounds}.")
     return int(value)
 
 
@@ -52,7 +64,7 @@ def checked_probability(name: str, value: Any) -> float:
         number = float("nan")
     if not 0.0 <= number <= 1.0:
         raise InvalidEnvironmentError(
-            f"{name} is {value!r}, which is not a probability. Give a number from 0 to 1."
+            f"{name} is {shown(value)}, which is not a probability. Give a number from 0 to 1."
         )
     return number
 
@@ -67,7 +79,7 @@ def checked_reward(name: str, value: Any) -> float:
     except (TypeError, ValueError):
         number = float("nan")
     if not np.isfinite(number):
-        raise InvalidEnvironmentError(f"{name} is {value!r}. Give a finite number.")
+        raise InvalidEnvironmentError(f"{name} is {shown(value)}. Give a finite number.")
     return number
 
 
@@ -132,13 +144,13 @@ class TabularEnv(gymnasium.Env[int, int]):
     def __init__(self, world: World, render_mode: str | None = None) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise InvalidEnvironmentError(
-                f"render_mode is {render_mode!r}. Give None, 'ansi' or 'rgb_array'."
+                f"render_mode is {shown(render_mode)}. Give None, 'ansi' or 'rgb_array'."
             )
         self.render_mode = render_mode
         self.world = world
         self._mdp = world.mdp(discount=0.99)
-        self.observation_space = spaces.Discrete(self._mdp.n_states)
-        self.action_space = spaces.Discrete(self._mdp.n_actions)
+        self.observation_space: spaces.Space[Any] = spaces.Discrete(self._mdp.n_states)
+        self.action_space: spaces.Space[Any] = spaces.Discrete(self._mdp.n_actions)
         self.state: int | None = None
 
     def mdp(self, discount: float = 0.99) -> TabularMDP:
@@ -193,7 +205,7 @@ class TabularEnv(gymnasium.Env[int, int]):
             raise EpisodeOverError("No episode is running. Call reset() before step().")
         if not self.action_space.contains(action):
             raise InvalidActionError(
-                f"{action!r} is no action here. Give a whole number from 0 to "
+                f"{shown(action)} is no action here. Give a whole number from 0 to "
                 f"{self._mdp.n_actions - 1}."
             )
         successors, probabilities = self._row(self.state, int(action))

@@ -9,6 +9,14 @@ from irlbook.envs.gridworld import ACTIONS, coordinates
 from irlbook.envs.objectworld import _state_reward_world
 from irlbook.mdp import TabularMDP
 
+__all__ = [
+    "BinaryWorld",
+    "BinaryWorldEnv",
+    "binaryworld",
+    "binaryworld_reward",
+    "neighbourhood_features",
+]
+
 
 class BinaryWorld(NamedTuple):
     """A binaryworld: its MDP, its features, and which cells are blue."""
@@ -111,4 +119,7 @@ class BinaryWorldEnv(CellsEnv):
         return np.where(self.blue[..., None], BLUE, VERMILION)
 
     def _agent_cell(self) -> tuple[int, int] | None:
-        return None if self.state is None else self.coordinates(self.state)
+        if self.state is None:
+            return None
+        row, column = self.coordinates(self.state)
+        return int(row), int(column)

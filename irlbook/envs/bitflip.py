@@ -7,6 +7,8 @@ from irlbook.envs.base import BLUE, WHITE, CellsEnv, World, checked_int, uniform
 from irlbook.errors import InvalidEnvironmentError
 from irlbook.mdp import TabularMDP
 
+__all__ = ["BitFlipEnv", "bit_flip", "bits"]
+
 MAX_BITS, MAX_BITS_MULTI_GOAL = 16, 8  # a million transitions; half a million
 
 

@@ -15,6 +15,8 @@ from irlbook.envs.base import (
 )
 from irlbook.mdp import TabularMDP
 
+__all__ = ["ACTIONS", "ChainEnv", "chain", "cloning_chain"]
+
 ACTIONS = ("left", "right")
 
 

@@ -8,6 +8,8 @@ from irlbook.envs.base import checked_int
 from irlbook.errors import InvalidEnvironmentError
 from irlbook.mdp import TabularMDP
 
+__all__ = ["two_rooms"]
+
 
 def two_rooms(
     height: int,

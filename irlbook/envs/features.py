@@ -5,6 +5,8 @@ import numpy as np
 from irlbook.envs.base import checked_int
 from irlbook.errors import InvalidEnvironmentError
 
+__all__ = ["coordinate_features", "macrocell_features", "radial_features"]
+
 
 def macrocell_features(height: int, width: int, cell: int) -> np.ndarray:
     """(S, K) which square block of `cell` by `cell` cells a state lies in, as 0 and 1.

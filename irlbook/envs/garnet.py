@@ -18,6 +18,8 @@ from irlbook.envs.base import (
 from irlbook.errors import InvalidEnvironmentError
 from irlbook.mdp import TabularMDP
 
+__all__ = ["GarnetEnv", "garnet"]
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -110,7 +112,7 @@ class GarnetEnv(TabularEnv):
         if self.state is not None:
             rows = slice(self.state * n_actions, (self.state + 1) * n_actions)
             chances = self.world.transitions[rows].sum(axis=0) / n_actions  # (S,)
-            for s in np.flatnonzero(chances):
+            for s in np.flatnonzero(chances).tolist():
                 ax.plot(
                     [x[self.state], x[s]], [y[self.state], y[s]], color=GREY, lw=1 + 6 * chances[s]
                 )

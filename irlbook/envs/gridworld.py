@@ -23,8 +23,18 @@ from irlbook.envs.base import (
     checked_reward,
     uniform_start,
 )
-from irlbook.errors import InvalidEnvironmentError
-from irlbook.mdp import TabularMDP
+from irlbook.errors import InvalidEnvironmentError, shown
+from irlbook.mdp import TabularMDP, as_floats
+
+__all__ = [
+    "ACTIONS",
+    "Cell",
+    "GridWorldEnv",
+    "coordinates",
+    "grid_transitions",
+    "gridworld",
+    "wall_mask",
+]
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -234,6 +244,8 @@ def wall_mask(height: int, width: int, walls: Iterable[Cell] | np.ndarray) -> np
                 "Give a bool array of the grid's shape, or a list of (row, column) cells."
             )
         return walls.ravel()
+    if not isinstance(walls, Iterable):
+        raise InvalidEnvironmentError(f"walls is {shown(walls)}. Give (row, column) cells.")
     mask = np.zeros(height * width, dtype=bool)
     for cell in walls:
         mask[_cell_state(height, width, cell, "wall")] = True
@@ -245,7 +257,7 @@ def _cell_state(height: int, width: int, cell: Cell, name: str) -> int:
         row, column = (index(i) for i in cell)
     except (TypeError, ValueError):
         raise InvalidEnvironmentError(
-            f"{name} {cell!r} is not a cell. Give (row, column)."
+            f"{name} {shown(cell)} is not a cell. Give (row, column)."
         ) from None
     if not (0 <= row < height and 0 <= column < width):
         raise InvalidEnvironmentError(
@@ -268,7 +280,7 @@ def _goal_rewards(
 ) -> dict[int, float]:
     if not isinstance(goals, Mapping):
         raise InvalidEnvironmentError(
-            f"goals is {goals!r}. Give a dictionary {{(row, column): reward}}."
+            f"goals is {shown(goals)}. Give a dictionary {{(row, column): reward}}."
         )
     rewards = {}
     for cell, value in goals.items():
@@ -284,7 +296,7 @@ def _goal_rewards(
 def _state_reward(
     height: int, width: int, state_reward: np.ndarray, ends: np.ndarray
 ) -> np.ndarray:
-    values = np.asarray(state_reward, dtype=float)
+    values = as_floats(state_reward, "state_reward", InvalidEnvironmentError)
     if values.shape not in ((height, width), (height * width,)):
         raise InvalidEnvironmentError(
             f"state_reward has shape {values.shape}. "
@@ -365,7 +377,10 @@ class GridWorldEnv(CellsEnv):
         return image
 
     def _agent_cell(self) -> Cell | None:
-        return None if self.state is None else self.coordinates(self.state)
+        if self.state is None:
+            return None
+        row, column = self.coordinates(self.state)
+        return int(row), int(column)
 
     def _draw(self, ax: "Axes") -> None:
         super()._draw(ax)

@@ -20,6 +20,8 @@ from irlbook.envs.base import checked_int, checked_probability
 from irlbook.errors import InvalidEnvironmentError, InvalidTrajectoryError
 from irlbook.mdp import TabularMDP, Trajectories
 
+__all__ = ["Labyrinth", "PORT", "corridors", "labyrinth", "positions", "thirsty"]
+
 BACK, LEFT, RIGHT = 0, 1, 2
 PORT = 116  # where the water is in the real maze
 
@@ -75,22 +77,22 @@ class Labyrinth(NamedTuple):
                 without a corridor between them, or a thirst that does not fit; named by path and
                 step.
         """
-        paths = [np.asarray(path) for path in paths]
+        nodes = [_as_nodes(path, self.exit, f"path {i}") for i, path in enumerate(paths)]
         if thirst is None:
             if not self.is_thirsty.all():
                 raise InvalidTrajectoryError(
                     "this maze has thirst: say for each node of each path whether the mouse was "
                     "thirsty there."
                 )
-            states = paths
+            states = nodes
         else:
             modes = [np.asarray(mode, dtype=bool) for mode in thirst]
-            if [len(m) for m in modes] != [len(p) for p in paths]:
+            if [m.shape for m in modes] != [p.shape for p in nodes]:
                 raise InvalidTrajectoryError("thirst needs one truth value for each node of paths.")
             n_nodes = self.exit + 1
-            states = [p + n_nodes * ~m for p, m in zip(paths, modes, strict=True)]
+            states = [p + n_nodes * ~m for p, m in zip(nodes, modes, strict=True)]
         pairs = []
-        for i, (path, state) in enumerate(zip(paths, states, strict=True)):
+        for i, (path, state) in enumerate(zip(nodes, states, strict=True)):
             if len(path) < 2:
                 raise InvalidTrajectoryError(f"path {i} makes no move. Leave it out.")
             pairs.append((state, corridors(path, self.exit, name=f"path {i}")))
@@ -103,8 +105,7 @@ def corridors(path: np.ndarray, exit: int, *, name: str = "the path") -> np.ndar
     Raises:
         InvalidTrajectoryError: names the step at which no corridor leads on.
     """
-    if path.dtype.kind not in "iu" or path.min() < 0 or path.max() > exit:
-        raise InvalidTrajectoryError(f"{name} visits a node outside 0..{exit}.")
+    path = _as_nodes(path, exit, name)
     here, there = path[:-1], path[1:]
     parent = np.where(here == 0, exit, (here - 1) // 2)
     action = np.select(
@@ -120,6 +121,20 @@ def corridors(path: np.ndarray, exit: int, *, name: str = "the path") -> np.ndar
             "them. Fill in the nodes between, or cut the path there."
         )
     return action
+
+
+def _as_nodes(path: Sequence[int] | np.ndarray, exit: int, name: str) -> np.ndarray:
+    """(T + 1,) the nodes of a path, checked."""
+    try:
+        nodes = np.asarray(path)
+    except ValueError:  # rows of unlike length
+        nodes = np.empty(1, dtype=object)
+    whole = nodes.ndim == 1 and nodes.dtype.kind in "iu"
+    if nodes.shape != (0,) and not (whole and nodes.min() >= 0 and nodes.max() <= exit):
+        raise InvalidTrajectoryError(
+            f"{name} visits a node outside 0..{exit}; a path is a flat list of whole numbers."
+        )
+    return nodes
 
 
 def labyrinth(depth: int = 6, *, port: int | None = None, discount: float = 0.9) -> Labyrinth:

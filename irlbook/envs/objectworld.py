@@ -17,6 +17,8 @@ from irlbook.envs.gridworld import ACTIONS, coordinates, grid_transitions
 from irlbook.errors import InvalidEnvironmentError
 from irlbook.mdp import TabularMDP
 
+__all__ = ["ObjectWorld", "ObjectWorldEnv", "nearest_distance", "objectworld", "objectworld_reward"]
+
 
 class ObjectWorld(NamedTuple):
     """An objectworld: its MDP, its features, and where its objects lie."""
@@ -182,7 +184,10 @@ class ObjectWorldEnv(CellsEnv):
         return image.reshape(self.size, self.size, 3)
 
     def _agent_cell(self) -> tuple[int, int] | None:
-        return None if self.state is None else self.coordinates(self.state)
+        if self.state is None:
+            return None
+        row, column = self.coordinates(self.state)
+        return int(row), int(column)
 
     def _draw(self, ax) -> None:
         row, column = self.coordinates(self.positions)

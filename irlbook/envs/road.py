@@ -9,6 +9,8 @@ from irlbook.envs.base import checked_int
 from irlbook.errors import InvalidEnvironmentError
 from irlbook.mdp import TabularMDP
 
+__all__ = ["ACTIONS", "road"]
+
 ACTIONS = ("left", "right", "climb")
 
 

@@ -7,7 +7,8 @@ A message is JSON for the structure and raw little-endian buffers for the arrays
     bytes    the buffers, one after the other
 
 Both sides use it, in the student's own notebook too, so that an answer that passes there meets
-exactly the same values in the grader. Decoding runs no code and allocates no more than it received.
+exactly the same values in the grader. Decoding runs no code, and its work is bounded by the bytes
+received: each buffer belongs to one array, and no hash table is filled with colliding keys.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import math
 import re
 import struct
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -25,9 +28,13 @@ import numpy as np
 
 from irlbook.errors import CodecError
 
+__all__ = ["MAX_BUFFERS", "MAX_COLLISIONS", "MAX_DEPTH", "MAX_JSON", "MAX_NODES", "dumps", "loads"]
+
 MAX_JSON = 8 * 2**20
 MAX_BUFFERS = 128 * 2**20
 MAX_DEPTH = 24
+MAX_NODES = 2**20
+MAX_COLLISIONS = 64  # keys with one hash: more make a set's work quadratic
 
 _DTYPE = re.compile(r"[<|](b1|[iu][1248]|f[248]|c8|c16|[US][1-9]\d{0,5})")
 _TORCH = {
@@ -37,6 +44,7 @@ _TORCH = {
     ).split()
 }
 _DATACLASSES = {"TabularMDP": "irlbook.mdp", "Trajectories": "irlbook.mdp"}
+_DRAWN = (("matplotlib.figure", "Figure"), ("matplotlib.axes", "Axes"))
 
 
 def _is_a(value: Any, module: str, name: str) -> bool:
@@ -110,6 +118,9 @@ class _Encoder:
                 fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
                 pairs = [[k, self.tree(v, depth + 1)] for k, v in fields.items()]
                 return {"t": "dataclass", "name": name, "v": pairs}
+        if any(_is_a(value, *place) for place in _DRAWN):
+            figures = import_module("irlbook.exercises.figures")
+            return {"t": "picture", "v": self.tree(figures.described(value), depth + 1)}
         raise CodecError(f"a value of type {type(value).__name__}")
 
     def tensor(self, value: Any) -> dict[str, Any]:
@@ -125,9 +136,15 @@ class _Encoder:
         return {"t": "tensor", "name": name, "grad": bool(value.requires_grad), **node}
 
 
+def _check_hashes(keys: Iterable[Any]) -> None:
+    if max(Counter(map(hash, keys)).values(), default=0) > MAX_COLLISIONS:
+        raise CodecError("many keys with the same hash")
+
+
 class _Decoder:
     def __init__(self, buffers: list[memoryview]) -> None:
-        self.buffers = buffers
+        self.buffers: list[memoryview | None] = [*buffers]
+        self.nodes = 0
 
     def array(self, node: dict[str, Any]) -> np.ndarray:
         code, shape, index = node["d"], node["s"], node["i"]
@@ -138,6 +155,9 @@ class _Decoder:
         if not all(type(n) is int and 0 <= n < 2**40 for n in shape):
             raise CodecError("a broken array shape")
         dtype, raw = np.dtype(code), self.buffers[index]
+        if raw is None:
+            raise CodecError("two arrays that share one buffer")
+        self.buffers[index] = None
         if math.prod(shape) * dtype.itemsize != len(raw):
             raise CodecError("an array whose shape does not fit its data")
         return np.frombuffer(raw, dtype=dtype).reshape(shape).astype(dtype.newbyteorder("="))
@@ -145,6 +165,9 @@ class _Decoder:
     def tree(self, node: Any, depth: int = 0) -> Any:
         if depth > MAX_DEPTH + 1:
             raise CodecError("values nested too deep")
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise CodecError("more values than allowed; put numbers into one array")
         if node is None or isinstance(node, (bool, int, float)):
             return node
         kind = node["t"]
@@ -159,9 +182,16 @@ class _Decoder:
             return self.array(node)[()]
         if kind in ("list", "tuple", "set"):
             values = [self.tree(v, depth + 1) for v in node["v"]]
+            if kind == "set":
+                _check_hashes(values)
             return {"list": list, "tuple": tuple, "set": set}[kind](values)
         if kind == "dict":
-            return {self.tree(k, depth + 1): self.tree(v, depth + 1) for k, v in node["v"]}
+            pairs = [(self.tree(k, depth + 1), self.tree(v, depth + 1)) for k, v in node["v"]]
+            _check_hashes(key for key, _ in pairs)
+            return dict(pairs)
+        if kind == "picture":
+            figures = import_module("irlbook.exercises.figures")
+            return figures.picture(self.tree(node["v"], depth + 1))
         if kind == "rng":
             bits = {"PCG64": np.random.PCG64, "PCG64DXSM": np.random.PCG64DXSM}[node["kind"]](0)
             bits.state = self.tree(node["v"], depth + 1)
@@ -195,8 +225,8 @@ def dumps(value: Any, *, rng_state: bool = True) -> bytes:
 
     Args:
         value: None, bool, int, float, complex, str, list, tuple, dict, set, numpy scalars, arrays
-            and Generators, scipy.sparse matrices (become CSR), torch tensors, and the dataclasses
-            `TabularMDP` and `Trajectories`.
+            and Generators, scipy.sparse matrices (become CSR), torch tensors, the dataclasses
+            `TabularMDP` and `Trajectories`, and Matplotlib figures and axes (become a `Picture`).
         rng_state: False leaves out the state of Generators (to compare arguments before and after).
 
     Raises:

@@ -7,14 +7,101 @@ None, wrong types, wrong shapes, NaN and infinity before they compare.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, ParamSpec
 
 import numpy as np
 
 from irlbook.errors import CheckFailed
+from irlbook.exercises.figures import Panel, Picture
+
+__all__ = [
+    "MAX_DENSE",
+    "Note",
+    "SINGLE",
+    "STATEMENTS",
+    "as_array",
+    "expect",
+    "expect_close",
+    "expect_distribution",
+    "expect_equal",
+    "expect_legend",
+    "expect_length",
+    "expect_line",
+    "expect_picture",
+    "expect_points",
+    "expect_raises",
+    "expect_shape",
+    "expect_type",
+    "expect_vertical_line",
+    "fail",
+    "noted",
+]
+
+SINGLE = 100 * float(np.finfo(np.float32).eps)  # what sums in single precision are good for
+MAX_DENSE = 2**24  # entries of a sparse matrix that a check writes out
 
 _KINDS = {"b": "booleans", "U": "text", "S": "bytes", "c": "complex numbers", "O": "objects"}
+
+
+# ------------------------------------------------------------------------------------ noting
+
+STATEMENTS: set[str] = set()  # the helpers that state a property and give nothing back
+_P = ParamSpec("_P")
+
+
+@dataclass
+class Note:
+    """A property that a check stated: in words, and its first failure if it failed."""
+
+    property: str
+    failure: CheckFailed | None = None
+
+
+_NOTES: ContextVar[dict[tuple[str, int], Note] | None] = ContextVar("notes", default=None)
+
+
+@contextmanager
+def noted() -> Iterator[dict[tuple[str, int], Note]]:
+    """Within it a property that fails is noted, by the place that states it, and not raised."""
+    notes: dict[tuple[str, int], Note] = {}
+    token = _NOTES.set(notes)
+    try:
+        yield notes
+    finally:
+        _NOTES.reset(token)
+
+
+def _statement(function: Callable[_P, None]) -> Callable[_P, None]:
+    """A helper whose failure a check can go on from."""
+    STATEMENTS.add(function.__name__)
+
+    @functools.wraps(function)
+    def stated(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        notes = _NOTES.get()
+        if notes is None:
+            function(*args, **kwargs)
+            return
+        caller = sys._getframe(1)
+        place = (caller.f_code.co_filename, caller.f_lineno)
+        note = notes.setdefault(place, Note(str(kwargs.get("property", ""))))
+        token = _NOTES.set(None)  # what it calls itself states nothing of its own
+        try:
+            function(*args, **kwargs)
+        except CheckFailed as failure:
+            note.failure = note.failure or failure
+        finally:
+            _NOTES.reset(token)
+
+    return stated
+
+
+# ------------------------------------------------------------------------------------ stating
 
 
 def fail(property: str, hint: str, detail: str = "") -> None:
@@ -22,6 +109,7 @@ def fail(property: str, hint: str, detail: str = "") -> None:
     raise CheckFailed(property, hint, detail=detail)
 
 
+@_statement
 def expect(condition: Any, *, property: str, hint: str, detail: str = "") -> None:
     """Fail unless the condition is true (an array: everywhere true)."""
     if not bool(np.all(condition)):
@@ -34,7 +122,7 @@ def _kind(value: Any) -> str:
     shape = getattr(value, "shape", None)
     if shape is not None and len(shape):
         return f"an array of shape {tuple(shape)}"
-    if hasattr(value, "__len__") and not isinstance(value, str):
+    if shape is None and hasattr(value, "__len__") and not isinstance(value, str):
         return f"a {type(value).__name__} of {len(value)}"
     return f"a {type(value).__name__}"
 
@@ -55,20 +143,24 @@ def as_array(
         what: how messages call it: "the result", "the first result", "`values`" ...
         finite: whether NaN and infinity fail; NaN always does.
     """
-    if hasattr(got, "detach"):  # a torch tensor
-        got = got.detach().cpu()
-        got = (got.double() if got.dtype.is_floating_point else got).numpy()
-    if hasattr(got, "toarray"):
-        got = got.toarray()
     property = f"{what} is " + ("a number" if shape == () else "an array of numbers")
     if got is None or isinstance(got, (str, bytes, dict, set)):
         raise CheckFailed(property, hint, detail=f"{what} is {_kind(got)}")
-    if isinstance(got, tuple) and any(np.ndim(part) for part in got):
-        raise CheckFailed(property, hint, detail=f"{what} is {_kind(got)}: several values")
+    if hasattr(got, "toarray"):
+        if shape is not None:
+            _expect_shape(got, shape, what, hint)
+        if np.prod(got.shape, dtype=float) > MAX_DENSE:
+            raise CheckFailed(f"{what} is of a reasonable size", hint, detail=f"it is {_kind(got)}")
+        got = got.toarray()
     try:
-        array = np.asarray(got)
+        array = np.asarray(_numbers(got))
     except Exception:
-        raise CheckFailed(property, hint, detail=f"{what} is {_kind(got)}") from None
+        array = None
+    several = isinstance(got, tuple) and any(hasattr(p, "__len__") for p in got)
+    # a tuple of rows is an array where one of that many axes is wanted, else several results
+    if array is None or (several and (shape is None or len(shape) != array.ndim)):
+        detail = f"{what} is {_kind(got)}" + (": several values" if several else "")
+        raise CheckFailed(property, hint, detail=detail)
     if array.dtype.kind not in "iufb":
         kind = _KINDS.get(array.dtype.kind, str(array.dtype))
         raise CheckFailed(property, hint, detail=f"{what} holds {kind}")
@@ -86,7 +178,23 @@ def as_array(
     return array
 
 
-def _expect_shape(array: np.ndarray, shape: tuple[int, ...], what: str, hint: str) -> None:
+def _numbers(got: Any, depth: int = 0) -> Any:
+    """Lists of numbers, arrays and tensors as NumPy takes them; text in a list is refused.
+
+    NumPy would make room for the longest text in every place.
+    """
+    if hasattr(got, "detach"):  # a torch tensor
+        got = got.detach().cpu()
+        return (got.double() if got.dtype.is_floating_point else got).numpy()
+    if isinstance(got, (list, tuple)) and depth < 32:
+        return [_numbers(part, depth + 1) for part in got]
+    text = isinstance(got, (str, bytes)) or getattr(got, "dtype", np.dtype("f8")).kind in "US"
+    if depth and (text or isinstance(got, (dict, set, type(None)))):
+        raise TypeError
+    return got
+
+
+def _expect_shape(array: Any, shape: tuple[int, ...], what: str, hint: str) -> None:
     same = array.ndim == len(shape) and all(
         w in (-1, g) for g, w in zip(array.shape, shape, strict=True)
     )
@@ -103,6 +211,7 @@ def expect_shape(got: Any, shape: tuple[int, ...], *, what: str = "the result", 
     as_array(got, shape, what=what, hint=hint, finite=False)
 
 
+@_statement
 def expect_close(
     got: Any,
     want: Any,
@@ -122,6 +231,9 @@ def expect_close(
     """
     want = np.asarray(want.detach().cpu() if hasattr(want, "detach") else want)
     array = as_array(got, want.shape, what=what, finite=bool(np.isfinite(want).all()))
+    if _is_single(got):  # a right answer in single precision is right
+        size = np.abs(want[np.isfinite(want)]).max(initial=0.0) if want.dtype.kind in "fiu" else 0.0
+        rtol, atol = max(rtol, SINGLE), max(atol, SINGLE * float(size))
     close = np.isclose(array, want, rtol=rtol, atol=atol)
     if close.all():
         return
@@ -139,20 +251,40 @@ def expect_close(
     raise CheckFailed(property, hint, detail=detail)
 
 
+@_statement
 def expect_equal(
     got: Any, want: Any, *, property: str, hint: str, what: str = "the result"
 ) -> None:
     """Fail unless the result equals `want` exactly: integers, booleans, text, lists of these."""
     if isinstance(want, (str, bytes, dict, set, type(None))):
+        got = _python(got)
         same = type(got) is type(want) and got == want
     else:
         array = np.asarray(want)
         if array.dtype.kind in "US":
-            same = np.asarray(got).shape == array.shape and bool(np.all(np.asarray(got) == array))
+            got = _python(got, lists=True)
+            same = isinstance(got, (str, list)) and got == array.tolist()
         else:
             same = bool(np.all(as_array(got, array.shape, what=what) == array))
     if not same:
         raise CheckFailed(property, hint)
+
+
+def _is_single(got: Any) -> bool:
+    """Whether a result was computed in single precision."""
+    if isinstance(got, (list, tuple)):
+        return any(map(_is_single, got))
+    return str(getattr(got, "dtype", "")).removeprefix("torch.") == "float32"
+
+
+def _python(got: Any, lists: bool = False) -> Any:
+    """NumPy's and torch's single values as Python's; with `lists`, arrays and tuples as lists."""
+    if lists and isinstance(got, (list, tuple)):
+        return [_python(part, lists) for part in got]
+    shape = getattr(got, "shape", None)
+    if hasattr(got, "tolist") and (lists or shape == ()):
+        return got.tolist()
+    return got
 
 
 def expect_distribution(
@@ -171,8 +303,12 @@ def expect_distribution(
     return array
 
 
-def expect_type(got: Any, types: type | tuple[type, ...], *, what: str = "the result", hint: str):
-    """Fail unless the result is of this type, and return it."""
+def expect_type(
+    got: Any, types: type | tuple[type, ...], *, what: str = "the result", hint: str
+) -> Any:
+    """Fail unless the result is of this type, and return it (NumPy's and torch's as Python's)."""
+    if not isinstance(got, types):
+        got = _python(got)
     if not isinstance(got, types):
         names = " or ".join(t.__name__ for t in (types if isinstance(types, tuple) else (types,)))
         raise CheckFailed(f"{what} is a {names}", hint, detail=f"it is {_kind(got)}")
@@ -180,10 +316,89 @@ def expect_type(got: Any, types: type | tuple[type, ...], *, what: str = "the re
 
 
 def expect_length(got: Any, length: int, *, what: str = "the result", hint: str) -> Any:
-    """Fail unless the result is a tuple or list of this many values, and return it."""
+    """Fail unless the result is a tuple, a list or an array of this many values, and return it."""
+    if getattr(got, "shape", None) and hasattr(got, "__getitem__") and got.shape[0] == length:
+        got = tuple(got[number] for number in range(length))
     if not isinstance(got, (tuple, list)) or len(got) != length:
         raise CheckFailed(f"{what} is {length} values", hint, detail=f"it is {_kind(got)}")
     return got
+
+
+def expect_picture(got: Any, panels: int = 1, *, hint: str) -> Picture:
+    """Fail unless the result is a figure of so many panels, each with its axes labelled."""
+    if not isinstance(got, Picture):
+        raise CheckFailed(
+            "it returns a Matplotlib figure",
+            "end with `return fig`, where `fig, ax = plt.subplots()`",
+            detail=f"it returned {_kind(got)}",
+        )
+    if len(got.axes) != panels:
+        number = f"{panels} panel" + "s" * (panels != 1)
+        detail = f"it has {len(got.axes)}"
+        raise CheckFailed(f"the figure has {number}", hint, detail=detail)
+    for panel in got.axes:
+        for axis, label in (("x", panel.xlabel), ("y", panel.ylabel)):
+            if not label.strip():
+                raise CheckFailed(
+                    f"the {axis} axis says what it shows",
+                    f"a reader who sees only the picture must know it: `ax.set_{axis}label(...)`",
+                )
+    return got
+
+
+@_statement
+def expect_line(
+    panel: Panel, x: Any, y: Any, *, property: str, hint: str, rtol: float = 1e-6
+) -> None:
+    """Fail unless one line of the panel goes through just these points."""
+    want = np.stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
+    for line in panel.lines:
+        got = np.stack([line.x, line.y])
+        if got.shape == want.shape and np.allclose(got, want, rtol=rtol, equal_nan=True):
+            return
+    raise CheckFailed(property, hint, detail=f"none of its {len(panel.lines)} lines does")
+
+
+@_statement
+def expect_points(
+    panel: Panel, x: Any, y: Any, *, property: str, hint: str, rtol: float = 1e-6
+) -> None:
+    """Fail unless just these points are drawn, by `scatter` or by `plot` with a marker."""
+    want = np.stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)], axis=1)
+    lines = [line for line in panel.lines if line.x.shape == want.shape[:1]]
+    of_lines = [np.stack([line.x, line.y], axis=1) for line in lines]
+
+    def same(points: np.ndarray) -> bool:
+        return points.shape == want.shape and np.allclose(points, want, rtol=rtol)
+
+    marked = [points for line, points in zip(lines, of_lines, strict=True) if line.marked]
+    if any(same(points) for points in [*panel.points, *marked]):
+        return
+    bare = any(same(points) for points in of_lines)
+    detail = "a line without markers goes through them: single points cannot be seen"
+    raise CheckFailed(property, hint, detail=detail if bare else "")
+
+
+@_statement
+def expect_legend(panel: Panel, curves: Sequence[Any], *, property: str) -> None:
+    """Fail unless the legend names the line of each of these y values, each by another name."""
+    wanted = [np.asarray(y, dtype=float) for y in curves]
+    named = [
+        line.label
+        for y in wanted
+        for line in panel.lines
+        if line.y.shape == y.shape and np.allclose(line.y, y)
+    ]
+    if len(set(named)) != len(wanted) or not all(n and n in panel.legend for n in named):
+        raise CheckFailed(property, "`label=...` for each line, then `ax.legend()`")
+
+
+@_statement
+def expect_vertical_line(panel: Panel, x: float, *, property: str, hint: str) -> None:
+    """Fail unless a vertical line stands at `x`."""
+    at = [line.x for line in panel.lines if len(line.x) > 1 and np.ptp(line.x) == 0]
+    if not any(np.allclose(place, x) for place in at):
+        raise CheckFailed(property, hint)
 
 
 def expect_raises(

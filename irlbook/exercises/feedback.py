@@ -6,10 +6,10 @@ import hashlib
 import html
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from irlbook.exercises.grading import Submission
+from irlbook.exercises.submissions import Submission
+
+__all__ = ["file_name", "page", "page_head"]
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem;
@@ -19,6 +19,8 @@ section { border-left: 4px solid #767676; margin: 1rem 0; padding: .1rem 1rem; }
 section.ok { border-color: #0072b2; } section.failed { border-color: #d55e00; }
 dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; overflow-wrap: anywhere; }
 .points { float: right; }
+table { border-collapse: collapse; margin: 1rem 0; } th { text-align: left; }
+th, td { padding: .2rem .6rem .2rem 0; border-bottom: 1px solid #ccc; overflow-wrap: anywhere; }
 """
 _WORDS = {
     "ok": "passed",
@@ -29,6 +31,17 @@ _WORDS = {
 }
 
 
+def page_head(title: str) -> list[str]:
+    """The first lines of a page, down to the start of its body; the title is escaped."""
+    return [
+        "<!DOCTYPE html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{html.escape(title)}</title>",
+        f"<style>{_STYLE}</style></head><body>",
+    ]
+
+
 def page(student: str, submissions: Sequence[Submission]) -> str:
     """One self-contained HTML page for a student; everything in it is escaped.
 
@@ -36,14 +49,8 @@ def page(student: str, submissions: Sequence[Submission]) -> str:
         student: the student's name, as the folder or file gave it.
         submissions: the student's graded notebooks.
     """
-    out = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Feedback for {html.escape(student)}</title>",
-        f"<style>{_STYLE}</style></head><body>",
-        f"<h1>Feedback for {html.escape(student)}</h1>",
-    ]
+    title = f"Feedback for {next((s.name for s in submissions if s.name), student)}"
+    out = [*page_head(title), f"<h1>{html.escape(title)}</h1>"]
     for submission in submissions:
         out.append(f"<h2>{html.escape(submission.notebook)}</h2>")
         if submission.message:
@@ -52,6 +59,10 @@ def page(student: str, submissions: Sequence[Submission]) -> str:
             total = f"{submission.points:g} of {submission.maximum:g} points"
             waits = " (written answers not yet read)" if submission.needs_manual else ""
             out.append(f"<p>{total}{waits}</p>")
+            if submission.late:
+                late = f"{submission.late}: the points count {100 * submission.factor:g} %"
+                late += f", which leaves {submission.final:g}"
+                out.append(f"<p>{html.escape(late)}</p>")
         for exercise in submission.exercises:
             result = submission.results.get(exercise.id)
             if result is None:
@@ -64,9 +75,11 @@ def page(student: str, submissions: Sequence[Submission]) -> str:
                 f"<p>{_WORDS.get(result.status, html.escape(result.status))}</p>",
             ]
             lines = (
+                ("What holds", "; ".join(result.held)),
                 ("What fails", result.property),
                 ("Seen", result.detail),
                 ("Hint", result.hint),
+                ("What else fails", "; ".join(result.also)),
             )
             terms = [
                 f"<dt>{name}</dt><dd>{html.escape(text)}</dd>"

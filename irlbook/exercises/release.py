@@ -26,30 +26,47 @@ from irlbook.exercises.extract import (
     parse_notebook,
     read_notebook,
 )
-from irlbook.exercises.model import Edit, Exercise, all_exercises, run_check
+from irlbook.exercises.model import ID, Edit, Exercise, all_exercises, chapter_in, run_check
+
+__all__ = [
+    "CODE_STUB",
+    "MIN_EXERCISES",
+    "MIN_WRONG_ANSWERS",
+    "TEXT_STUB",
+    "chapter_of",
+    "problems",
+    "reference",
+    "reference_source",
+    "release",
+    "stale",
+    "stamp",
+    "student_copy",
+    "verify",
+    "wrong_function",
+]
 
 CODE_STUB = ("# your code here", "raise NotImplementedError")
 TEXT_STUB = "Your answer here."
 MIN_WRONG_ANSWERS = 5
 MIN_EXERCISES = 4
 
-_CARD = re.compile(r"<!-- card (\d\d\.\d+) -->(?:.*?<!-- /card -->)?", re.S)
-_ANSWER = re.compile(r"<!-- answer (\d\d\.\d+) -->")
-_CHECK = re.compile(r"^[^#\n]*\bcheck\(\s*[\"'](\d\d\.\d+)[\"']", re.M)
+_CARD = re.compile(rf"<!-- card ({ID}) -->(?:.*?<!-- /card -->)?", re.S)
+_ANSWER = re.compile(rf"<!-- answer ({ID}) -->")
+_CHECK = re.compile(rf"^[^#\n]*\bcheck\(\s*[\"']({ID})[\"']", re.M)
 _BEGIN, _END = "### BEGIN SOLUTION", "### END SOLUTION"
 _HIDE, _UNHIDE = "### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS"
 
 
 def chapter_of(path: Path) -> str:
-    """The chapter's two digits, from the notebook's name ("03_slug.ipynb").
+    """The chapter, from the notebook's name: "03" of 03_slug.ipynb, "03L" of 03_lab_slug.ipynb.
 
     Raises:
-        NotebookError: the name does not begin with them.
+        NotebookError: the name does not begin with it.
     """
-    match = re.match(r"(\d\d)_", Path(path).name)
-    if match is None:
+    chapter = chapter_in(Path(path).name)
+    if not chapter:
         raise NotebookError(f"{Path(path).name}: the name must look like 03_slug.ipynb")
-    return match[1]
+    return chapter
 
 
 def _nbgrader(grade_id: str, *, grade: bool, solution: bool, points: float | None = None) -> dict:
@@ -283,12 +300,17 @@ def wrong_function(exercise: Exercise, name: str, code: NotebookCode) -> Callabl
 
 
 def problems(exercise: Exercise, code: NotebookCode, seeds: tuple[int, ...]) -> list[str]:
-    """What is wrong with a code exercise: reference, stub and wrong answers on these seeds."""
+    """What is wrong with a code exercise: reference, stub and wrong answers on these seeds.
+
+    One that trains something (`seconds`) is tried with the first seed only.
+    """
     found: list[str] = []
+    seeds = seeds[:1] if exercise.seconds else seeds
 
     def failure(function: Callable[..., Any], seed: int) -> str | None:
         try:
-            run_check(exercise, local_answer(function, exercise.function), seed)
+            answer = local_answer(function, exercise.function, without=exercise.without)
+            run_check(exercise, answer, seed)
         except CheckFailed as failed:
             cause = f"\n  the check itself stumbled: {failed.__cause__!r}"
             return str(failed) + (cause if failed.__cause__ is not None else "")
@@ -338,15 +360,20 @@ def _notebook_problems(notebook: nbformat.NotebookNode, exercises: list[Exercise
     found = []
     if len(exercises) < MIN_EXERCISES:
         found.append(f"{len(exercises)} exercises, at least {MIN_EXERCISES} wanted")
-    kinds = {e.kind for e in exercises}
-    found += [f"no exercise of kind {kind!r}" for kind in {"written", "bug hunt"} - kinds]
+    kinds: set[str] = {e.kind for e in exercises}
+    wanted = {"written", "bug hunt"}
+    if exercises and exercises[0].chapter.endswith("L"):
+        wanted = {"written"} if kinds == {"written"} else {"written", "figure"}
+        if "code" in kinds and not any(e.seconds for e in exercises):
+            found.append("no exercise of the lab runs the whole (`seconds`)")
+    found += [f"no exercise of kind {kind!r}" for kind in sorted(wanted - kinds)]
     texts = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     grade_ids = [c.metadata.get("nbgrader", {}).get("grade_id") for c in notebook.cells]
     for exercise in exercises:
-        wanted = [f"{exercise.id}-answer"]
+        cells = [f"{exercise.id}-answer"]
         if exercise.kind != "written":
-            wanted.append(f"{exercise.id}-check")
-        for grade_id in wanted:
+            cells.append(f"{exercise.id}-check")
+        for grade_id in cells:
             if (count := grade_ids.count(grade_id.replace(".", "-"))) != 1:
                 found.append(f"{exercise.id}: {count} cells for {grade_id}, one wanted")
         if f"<!-- card {exercise.id} -->" not in texts:
@@ -359,7 +386,8 @@ def verify(
 ) -> list[str]:
     """Every reason why the exercises are not fit to hand out; empty when all is well.
 
-    Checks the rules of the book (at least four exercises a chapter, one written and one bug hunt;
+    Checks the rules of the book (at least four exercises a chapter or lab; in a chapter one written
+    and one bug hunt, in a lab one written, and where it has code a figure and a run of the whole;
     at least five wrong answers each, every one told of its own mistake; the reference passes and
     the stub fails), that cards, cells and points agree, and that `exercises/` is up to date.
     """

@@ -9,7 +9,7 @@ What confines it, each as far as the platform has it: resource limits; on Linux,
 writing outside the scratch folder, no reading outside the Python installation, no execve, no
 TCP, no signals to others); when started by root, another user; and everywhere an audit hook.
 The audit hook alone stops accidents and simple mischief, not a determined attacker: for hostile
-code run the grader in a container.
+code run the grader in a container (`irlbook.exercises.container`).
 
 The tests run all of this, in processes that are too well locked up to report their coverage.
 """
@@ -21,12 +21,29 @@ import ctypes
 import os
 import struct
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, BinaryIO
 
 from irlbook.errors import CodecError
 from irlbook.exercises import codec
 from irlbook.exercises.answers import Piece, describe, load_function, serve
+
+__all__ = [
+    "MAX_FILE",
+    "MAX_FRAME",
+    "MAX_PROCESSES",
+    "NOBODY",
+    "confine_with_landlock",
+    "drop_root",
+    "install_audit_hook",
+    "limit_resources",
+    "main",
+    "read_frame",
+    "readable_parts",
+    "readable_roots",
+    "write_frame",
+]
 
 try:
     import resource
@@ -71,11 +88,41 @@ def read_frame(stream: BinaryIO) -> tuple[int, bytes]:
 
 
 def readable_roots(scratch: str) -> list[str]:  # pragma: no cover
-    """Folders that the child may read: the Python installation, the system, its scratch."""
+    """Folders that the child may read: the Python installation, the system, its scratch.
+
+    Of a checkout of the book it is the package alone, for the solutions lie beside it.
+    """
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    roots = [scratch, package, sys.prefix, sys.base_prefix, *sys.path, *libraries, *_SYSTEM]
+    checkout = os.path.dirname(package)
+    if not os.path.exists(os.path.join(checkout, "pyproject.toml")):
+        checkout = ""
+    path = [p for p in sys.path if os.path.realpath(p) != os.path.realpath(checkout or os.sep)]
+    roots = [scratch, package, sys.prefix, sys.base_prefix, *path, *libraries, *_SYSTEM]
     return sorted({os.path.realpath(r) for r in roots if r and os.path.exists(r)})
+
+
+def readable_parts(
+    roots: list[str], hidden: list[str]
+) -> tuple[set[str], set[str]]:  # pragma: no cover
+    """(what may be read, folders that may only be listed) of the roots, the hidden ones left out.
+
+    The kernel's rules can only add: around a hidden folder, its neighbours are allowed one by one.
+    """
+    readable, listable = set(), set()
+    for root in roots:
+        inner = [h for h in hidden if h == root or h.startswith(root.rstrip(os.sep) + os.sep)]
+        if not inner:
+            readable.add(root)
+        elif root not in inner:
+            listable.add(root)
+            with contextlib.suppress(OSError):
+                below = [e.path for e in os.scandir(root) if not e.is_symlink()]
+                for found, into in zip(
+                    readable_parts(below, inner), (readable, listable), strict=True
+                ):
+                    into |= found
+    return readable, listable
 
 
 def limit_resources(memory_mb: int, seconds: float) -> None:  # pragma: no cover
@@ -100,8 +147,10 @@ def limit_resources(memory_mb: int, seconds: float) -> None:  # pragma: no cover
             resource.setrlimit(getattr(resource, name), (value, value))
 
 
-def confine_with_landlock(scratch: str) -> bool:  # pragma: no cover
+def confine_with_landlock(scratch: str, hidden: list[str]) -> bool:  # pragma: no cover
     """Linux: let the kernel forbid writing outside the scratch folder, execve, TCP and signals.
+
+    Nothing may be read outside `readable_roots`, and nothing in the hidden folders.
 
     Returns:
         False where the kernel has no Landlock.
@@ -123,7 +172,9 @@ def confine_with_landlock(scratch: str) -> bool:  # pragma: no cover
     if ruleset < 0:
         return False
     single = 0b110 | (1 << 14 if file_rights > 14 else 0)  # read, write, truncate one file
-    rules = [(root, read) for root in readable_roots(scratch)]
+    secret = [os.path.realpath(folder) for folder in hidden]
+    readable, listable = readable_parts(readable_roots(scratch), secret)
+    rules = [*((path, read) for path in readable), *((path, 0b1000) for path in listable)]
     for path, rights in [*rules, (scratch, write), ("/dev/null", single)]:
         try:
             opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -131,6 +182,9 @@ def confine_with_landlock(scratch: str) -> bool:  # pragma: no cover
             continue
         if not os.path.isdir(path):
             rights &= single
+        if not rights & every:
+            os.close(opened)
+            continue
         rule = struct.pack("<Qi", rights & every, opened)
         failed = libc.syscall(add, ruleset, 1, rule, ctypes.c_uint32(0))
         os.close(opened)
@@ -259,23 +313,28 @@ def main() -> None:  # pragma: no cover
     for name in task["preload"]:
         with contextlib.suppress(Exception):
             import_module(name)
+    for name in task["without"]:
+        for known in [name, *(m for m in sys.modules if m.startswith(f"{name}."))]:
+            sys.modules[known] = None  # type: ignore[assignment]  # so it cannot be imported
     scratch = os.path.realpath(os.getcwd())
     if task["drop_root"]:
-        with contextlib.suppress(OSError):
-            drop_root()
+        drop_root()  # a process that cannot must end here
     locked = False
     with contextlib.suppress(OSError, AttributeError):
-        locked = task["landlock"] and confine_with_landlock(scratch)
+        locked = task["landlock"] and confine_with_landlock(scratch, task["hidden"])
     limit_resources(task["memory_mb"], task["timeout"])
     pause = install_audit_hook(scratch, task["hidden"], kernel=locked)
     write_frame(replies, 0, codec.dumps({"ready": True, "landlock": locked}))
 
-    function, failure = None, None
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{task['name']} is not a function")
+
+    function: Callable[..., Any] = broken
+    failure = None
     try:
         pieces = [Piece(cell, source, tuple(indices)) for cell, source, indices in task["pieces"]]
-        function = load_function(pieces, task["name"], task["flags"])
-        if not callable(function):
-            raise TypeError(f"{task['name']} is not a function")
+        loaded = load_function(pieces, task["name"], task["flags"])
+        function = loaded if callable(loaded) else broken
     except BaseException as error:
         failure = codec.dumps({"error": describe(error)})
     while True:
@@ -287,7 +346,7 @@ def main() -> None:  # pragma: no cover
             pause.append(True)
             codec.loads(request)
             pause.clear()
-        reply = failure if failure is not None else serve(function, request)
+        reply = failure if failure is not None else serve(function, request, task["without"])
         write_frame(replies, number, reply)
 
 

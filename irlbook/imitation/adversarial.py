@@ -24,11 +24,38 @@ from scipy.special import rel_entr
 from irlbook.errors import (
     InfiniteDivergenceError,
     InvalidHyperparameterError,
+    NotStochasticError,
     ShapeError,
     UnnormalisedOccupancyError,
 )
 from irlbook.mdp import TabularMDP, Trajectories, check_policy
 from irlbook.planning import SolverReport, evaluate_policy, occupancy_measure, q_values
+
+__all__ = [
+    "AIRL",
+    "AdversarialResult",
+    "Array",
+    "DIVERGENCES",
+    "Divergence",
+    "FAIRL",
+    "GAIL",
+    "advantages",
+    "best_discriminator",
+    "check_occupancy",
+    "class_divergence",
+    "density_ratio",
+    "discriminator_loss",
+    "discriminator_reward",
+    "empirical_occupancy",
+    "fit_policy_class",
+    "imitation_reward",
+    "match_occupancy",
+    "mirror_step",
+    "normalised_occupancy",
+    "softmax_policy",
+    "variational_bound",
+    "with_absorbing_state",
+]
 
 Array = np.ndarray
 
@@ -123,6 +150,22 @@ def normalised_occupancy(mdp: TabularMDP, policy: Any) -> Array:
             "episodes differ in length are then not comparable; use with_absorbing_state(mdp)."
         )
     return occupancy
+
+
+def check_occupancy(mdp: TabularMDP, expert: Array) -> None:
+    """Refuse what is no occupancy (S, A) of this MDP that sums to 1.
+
+    Raises:
+        ShapeError: another shape.
+        NotStochasticError: it does not sum to 1.
+    """
+    if expert.shape != mdp.reward.shape:
+        raise ShapeError(f"expert has shape {expert.shape}; expected (S, A) = {mdp.reward.shape}.")
+    if not abs(expert.sum() - 1.0) <= 1e-6:
+        raise NotStochasticError(
+            f"expert must be an occupancy that sums to 1; it sums to {expert.sum():.4g}. "
+            "Use normalised_occupancy or empirical_occupancy."
+        )
 
 
 def empirical_occupancy(
@@ -275,11 +318,7 @@ def match_occupancy(
         UnnormalisedOccupancyError, InfiniteDivergenceError: see above.
     """
     expert = np.asarray(expert, dtype=float)
-    if expert.shape != mdp.reward.shape or abs(expert.sum() - 1.0) > 1e-6:
-        raise ShapeError(
-            f"expert must be a {mdp.reward.shape} occupancy that sums to 1; got shape "
-            f"{expert.shape}, sum {expert.sum():.4g}. Use normalised_ or empirical_occupancy."
-        )
+    check_occupancy(mdp, expert)
     policy = (
         np.full(mdp.reward.shape, 1.0 / mdp.n_actions)
         if initial is None

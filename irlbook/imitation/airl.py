@@ -24,6 +24,8 @@ from irlbook.imitation.adversarial import (
 )
 from irlbook.mdp import TabularMDP
 
+__all__ = ["AIRLResult", "airl", "airl_design", "fit_discriminator"]
+
 
 @dataclass(frozen=True)
 class AIRLResult:

@@ -12,7 +12,21 @@ from typing import Any
 import numpy as np
 
 from irlbook.errors import InvalidHyperparameterError, InvalidPolicyError, InvalidTrajectoryError
-from irlbook.mdp import TabularMDP, Trajectories, check_policy, sample_trajectories
+from irlbook.mdp import TabularMDP, Trajectories, as_numbers, check_policy, sample_trajectories
+
+__all__ = [
+    "absorbing_cost",
+    "behavior_cloning",
+    "clone",
+    "draw",
+    "intended",
+    "label_counts",
+    "log_loss",
+    "mistakes",
+    "noisy_demonstrations",
+    "state_marginals",
+    "trajectory_kl",
+]
 
 
 def clone(counts: Any, *, smoothing: float = 0.0, fallback: Any = None) -> np.ndarray:
@@ -83,10 +97,10 @@ def label_counts(states: Any, labels: Any, n_states: int, n_actions: int) -> np.
     """(S, A) how often each action was the label of each state. Labels need not have been executed.
 
     Raises:
-        InvalidTrajectoryError: not one label a state, or a number outside the world.
+        InvalidTrajectoryError: not one label a state, not whole, or outside the world.
     """
-    states, labels = np.asarray(states), np.asarray(labels)
-    if states.ndim != 1 or states.shape != labels.shape:
+    states, labels = as_numbers(states, "states"), as_numbers(labels, "labels")
+    if states.shape != labels.shape:
         raise InvalidTrajectoryError(
             f"there must be one label a state: got {states.shape} states, {labels.shape} labels. "
             "The state in which a trajectory ended has no label."
@@ -97,9 +111,7 @@ def label_counts(states: Any, labels: Any, n_states: int, n_actions: int) -> np.
             raise InvalidTrajectoryError(
                 f"row {wrong[0]}: {name} {numbers[wrong[0]]} is outside 0..{size - 1}."
             )
-    flat = np.bincount(
-        states.astype(int) * n_actions + labels.astype(int), minlength=n_states * n_actions
-    )
+    flat = np.bincount(states * n_actions + labels, minlength=n_states * n_actions)
     return flat.reshape(n_states, n_actions).astype(float)
 
 

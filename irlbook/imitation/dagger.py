@@ -23,6 +23,16 @@ from irlbook.imitation.behavior_cloning import (
 )
 from irlbook.mdp import TabularMDP, check_policy, sample_trajectories
 
+__all__ = [
+    "DaggerConfig",
+    "DaggerResult",
+    "Fit",
+    "dagger",
+    "performance_difference",
+    "recovery",
+    "values_to_go",
+]
+
 Fit = Callable[[np.ndarray], np.ndarray]
 
 
@@ -92,7 +102,8 @@ def dagger(
     config = config or DaggerConfig()
     expert = check_policy(mdp, expert)
     counts = np.zeros((mdp.n_states, mdp.n_actions))
-    policy, policies, labels, own_error = expert, [], [], []
+    policy, policies, own_error = expert, [], []
+    labels: list[int] = []
     for i in range(config.rounds):
         beta = config.mixing**i
         executed = beta * expert + (1.0 - beta) * policy

@@ -1,4 +1,4 @@
-"""IQ-Learn: imitation by one concave function of Q, without an adversary.
+"""IQ-Learn: imitation by one function of Q that is made large, without an adversary.
 
 Each Q names its own soft policy and its own reward, r = Q - gamma P V. So the reward player can be
 written in terms of Q, where the policy player has already answered (Garg et al. 2021, eq 9):
@@ -6,6 +6,8 @@ written in terms of Q, where the policy player has already answered (Garg et al.
     J(Q) = sum rho_E phi(Q - gamma P V) - (1 - gamma) sum p_0 V,   V = beta log sum exp(Q / beta),
 
 with phi(x) = x - x^2 / (4 alpha) for the chi^2 regulariser, and phi(x) = x without one.
+Without it J is concave. With it J is concave where r <= 2 alpha everywhere, as at its maximum;
+beyond that phi falls, and J need not be.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize
 
-from irlbook.errors import InvalidHyperparameterError, ShapeError
-from irlbook.imitation.adversarial import normalised_occupancy
+from irlbook.errors import InvalidHyperparameterError
+from irlbook.imitation.adversarial import check_occupancy, normalised_occupancy
 from irlbook.mdp import TabularMDP
 from irlbook.planning import soft_backup
+
+__all__ = ["IQResult", "inverse_bellman", "iq_learn", "iq_objective"]
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,7 @@ def iq_learn(
     """
     if alpha <= 0 or beta <= 0:
         raise InvalidHyperparameterError("alpha and beta must be positive.")
-    if expert.shape != mdp.reward.shape or abs(expert.sum() - 1.0) > 1e-6:
-        raise ShapeError(f"expert must be a {mdp.reward.shape} occupancy that sums to 1.")
+    check_occupancy(mdp, expert)
     normalised_occupancy(mdp, np.full(mdp.reward.shape, 1.0 / mdp.n_actions))
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:

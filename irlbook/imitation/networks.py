@@ -14,7 +14,19 @@ import torch
 from torch import nn
 
 from irlbook.errors import InvalidHyperparameterError, InvalidTrajectoryError
-from irlbook.rl.ppo import make_vector_env
+from irlbook.rl.ppo import make_vector_env, space_sizes
+
+__all__ = [
+    "CloneConfig",
+    "CloneResult",
+    "Controller",
+    "Drive",
+    "ScaledNetwork",
+    "check_labels",
+    "clone_network",
+    "dagger_network",
+    "drive",
+]
 
 Controller = Callable[[np.ndarray], np.ndarray]  # observations (n, O) -> actions (n,)
 
@@ -62,6 +74,8 @@ class ScaledNetwork(nn.Module):
 
     def __init__(self, mean: np.ndarray, scale: np.ndarray, n_actions: int, hidden: int):
         super().__init__()
+        self.mean: torch.Tensor
+        self.scale: torch.Tensor
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
         self.layers = nn.Sequential(
@@ -182,11 +196,12 @@ def drive(
     rng = np.random.default_rng(seed)
     env = make_vector_env(env_id, episodes, max_steps)
     observation, _ = env.reset(seed=seed)
+    n_actions = space_sizes(env)[1]
     running = np.ones(episodes, dtype=bool)
     seen, taken, alive = [], [], []
     while running.any():
         actions = controller(observation)
-        random = rng.integers(env.single_action_space.n, size=episodes)
+        random = rng.integers(n_actions, size=episodes)
         actions = np.where(rng.random(episodes) < noise, random, actions)
         seen.append(observation.copy())
         taken.append(actions)
@@ -217,11 +232,12 @@ def dagger_network(
         raise InvalidHyperparameterError(f"rounds must lie in 1..budget; got {rounds}, {budget}.")
     rng = np.random.default_rng(seed)
     shares = np.diff(np.linspace(0, budget, rounds + 1).astype(int))
-    controller, seen, result = expert, [], None
+    controller, seen = expert, []
+    clones: list[CloneResult] = []
     for i, share in enumerate(shares):
         met = drive(controller, episodes, seed=1000 * seed + i, env_id=env_id).rows()
         seen.append(met[rng.choice(len(met), size=min(share, len(met)), replace=False)])
         x = np.concatenate(seen)
-        result = clone_network(x, expert(x), n_actions, config, seed=seed)
-        controller = result.act
-    return result
+        clones.append(clone_network(x, expert(x), n_actions, config, seed=seed))
+        controller = clones[-1].act
+    return clones[-1]

@@ -26,13 +26,23 @@ from irlbook.errors import (
     TruncatedDemonstrationsError,
 )
 from irlbook.irl.dual import Features, check_expert
-from irlbook.mdp import TabularMDP, Trajectories
+from irlbook.mdp import TabularMDP, Trajectories, feature_expectations
 from irlbook.planning import (
     SolverReport,
-    feature_expectations,
     modified_policy_iteration,
     occupancy_measure,
 )
+
+__all__ = [
+    "ApprenticeshipResult",
+    "Planner",
+    "apprenticeship",
+    "expert_features",
+    "nearest_in_hull",
+    "policy_of",
+    "project_on_segment",
+    "sample_size",
+]
 
 Planner = Callable[[TabularMDP], np.ndarray]  # world -> policy (S, A)
 
@@ -167,7 +177,8 @@ def apprenticeship(
         else np.asarray(initial_policy, dtype=float)
     )
     policies, occupancies = [first], [occupancy_measure(mdp, first)]
-    points, weights = [phi.expectations(occupancies[0])], []
+    points = [phi.expectations(occupancies[0])]
+    weights: list[np.ndarray] = []
     mixture, mean = np.ones(1), points[0]
     margins = [float(np.linalg.norm(target - mean))]
     while margins[-1] > tolerance and len(weights) < max_iterations:
@@ -232,8 +243,7 @@ def expert_features(
         TruncatedDemonstrationsError: too much is missing; says how long they would have to be.
     """
     seen = demonstrations.validate(mdp)
-    ends = seen.states[np.cumsum(seen.lengths + 1) - 1]
-    lost = float(np.where(mdp.terminal[ends], 0.0, mdp.discount**seen.lengths).mean())
+    lost = float(np.where(mdp.terminal[seen.last_states], 0.0, mdp.discount**seen.lengths).mean())
     if lost > most_lost:
         needed = int(np.ceil(np.log(most_lost) / np.log(mdp.discount))) if most_lost > 0 else None
         raise TruncatedDemonstrationsError(

@@ -29,9 +29,21 @@ from irlbook.errors import (
     NotConvergedError,
     ShapeError,
 )
-from irlbook.irl.maxent import _Causal
+from irlbook.irl.chosen_moves import ChosenPlan
+from irlbook.irl.maxent import Causal, CausalPlan
 from irlbook.mdp import TabularMDP, Trajectories
 from irlbook.planning import SolverReport, check_horizon
+
+__all__ = [
+    "Chains",
+    "Laplace",
+    "Posterior",
+    "calibration_ranks",
+    "choice_counts",
+    "coverage",
+    "many_log_likelihoods",
+    "metropolis",
+]
 
 
 def choice_counts(
@@ -91,10 +103,10 @@ class Posterior:
                 "(T, S, A), from choice_counts."
             )
         if not np.isfinite(self.counts).all() or (self.counts < 0).any():
-            raise ShapeError("counts must be finite and not negative.")
+            raise InvalidTrajectoryError("counts must be finite and not negative.")
         horizon = len(self.counts) if self.counts.ndim == 3 else None
         self.mdp, self.beta = mdp, beta
-        self._problem = _Causal(mdp, features, None, horizon, beta, reference)
+        self._problem = Causal(mdp, features, None, horizon, beta, reference)
         if ((self.counts > 0) & ~self._allowed).any():
             *_, s, a = np.argwhere((self.counts > 0) & ~self._allowed)[0]
             raise InvalidTrajectoryError(
@@ -139,16 +151,18 @@ class Posterior:
         """(K, K) Fisher information, sum_s n(s) Cov_{a ~ pi}[dQ(s,a)/dw] / beta^2."""
         return self._fisher(self._evaluate(np.asarray(weights, dtype=float))[2])
 
-    def _evaluate(self, w: np.ndarray):
+    def _evaluate(self, w: np.ndarray) -> tuple[float, np.ndarray, CausalPlan | ChosenPlan]:
         problem, counts, gamma = self._problem, self.counts, self.mdp.discount
-        _, _, (policy, visits, _) = problem.evaluate(w)
+        plan = problem.evaluate(w).plan
+        policy = plan.policy
         with np.errstate(divide="ignore", invalid="ignore"):
             value = float(np.where(counts > 0, counts * np.log(policy), 0.0).sum())
         backwards = self.mdp.transitions.T
         alive = ~self.mdp.terminal
         if counts.ndim == 2:
+            assert isinstance(plan, CausalPlan) and plan.system is not None
             arrivals = gamma * (backwards @ counts.reshape(-1)) - counts.sum(axis=1)
-            flow = problem.system.solve(arrivals * alive, transpose=True, tolerance=1e-11)
+            flow = plan.system.solve(arrivals * alive, transpose=True, tolerance=1e-11)
             signed = counts + policy * (flow * alive)[:, None]
         else:
             signed = np.zeros(self.mdp.reward.shape)
@@ -160,11 +174,12 @@ class Posterior:
                 before = n + pi * flow[:, None]
                 signed += before
         gradient = problem.features.expectations(signed) / self.beta
-        return value, gradient, policy
+        return value, gradient, plan
 
-    def _fisher(self, policy: np.ndarray) -> np.ndarray:
-        visits = self.counts.sum(axis=-1)
-        return self._problem.hessian((policy, visits, None)) / self.beta
+    def _fisher(self, plan: CausalPlan | ChosenPlan) -> np.ndarray:
+        system = plan.system if isinstance(plan, CausalPlan) else None
+        seen = CausalPlan(plan.policy, self.counts.sum(axis=-1), system)
+        return self._problem.hessian(seen) / self.beta
 
     def laplace(
         self, *, start: Any = None, tolerance: float = 1e-5, max_iterations: int = 2_000

@@ -25,13 +25,25 @@ from scipy.optimize import minimize
 from irlbook.errors import (
     CollapsedRewardError,
     InvalidHyperparameterError,
+    InvalidTrajectoryError,
     NotConvergedError,
     ShapeError,
     UnreachableFeaturesError,
+    UnsupportedModelError,
 )
-from irlbook.irl.maxent import _Causal
+from irlbook.irl.maxent import Causal
 from irlbook.mdp import TabularMDP
 from irlbook.planning import SolverReport
+
+__all__ = [
+    "DeepMaxEntConfig",
+    "DeepMaxEntResult",
+    "MASS_TOLERANCE",
+    "OccupancyDual",
+    "fit_deep_max_ent",
+    "reward_network",
+    "standardise",
+]
 
 MASS_TOLERANCE = 0.01  # of total visits; a smaller difference (a tail cut off) the decay absorbs
 
@@ -118,18 +130,21 @@ def standardise(features: np.ndarray) -> np.ndarray:
     axes = tuple(range(features.ndim - 1))
     centred = features - features.mean(axis=axes)
     deviation = centred.std(axis=axes)
-    return centred / np.where(deviation > 0, deviation, 1.0)
+    constant = deviation <= 1e-12 * np.abs(features).max(axis=axes)  # but for a mean's rounding
+    return np.where(constant, 0.0, centred / np.where(constant, 1.0, deviation))
 
 
 class _TabularDual(torch.autograd.Function):
     """g(r) with the gradient rho_r - rho_E; the planner is a black box to torch."""
 
     @staticmethod
-    def forward(ctx: Any, reward: torch.Tensor, problem: _Causal) -> torch.Tensor:
+    def forward(ctx: Any, reward: torch.Tensor, dual: OccupancyDual) -> torch.Tensor:
         flat = reward.detach().double().reshape(-1).numpy()
-        value, gap, problem.state = problem.evaluate(flat)
-        ctx.save_for_backward(torch.from_numpy(gap).reshape(reward.shape).to(reward.dtype))
-        return reward.new_tensor(value)
+        point = dual.problem.evaluate(flat)
+        dual.last = point.plan.policy
+        gap = torch.from_numpy(point.gradient).reshape(reward.shape)
+        ctx.save_for_backward(gap.to(reward.dtype))
+        return reward.new_tensor(point.value)
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -170,23 +185,26 @@ class OccupancyDual:
                 f"{mdp.reward.shape}, all finite. It comes from demonstrations.counts(S, A, gamma)."
             )
         if (expert < 0).any():
-            raise ShapeError("expert_occupancy has negative entries; visits are counts.")
+            raise InvalidTrajectoryError(
+                "expert_occupancy has negative entries; visits are counts."
+            )
         _check_mass(mdp, expert.sum(), horizon)
         rows = mdp.n_states if on_states else mdp.reward.size
         target = expert.sum(axis=1) if on_states else expert.reshape(-1)
         self.shape = (mdp.n_states,) if on_states else mdp.reward.shape
         # A table of rewards is a linear reward whose features are the states (or the pairs).
         table = sparse.eye_array(rows, format="csr")
-        self.problem = _Causal(mdp, table, target, horizon, beta, reference)
+        self.problem = Causal(mdp, table, target, horizon, beta, reference)
+        self.last = np.empty(0)  # the policy of the last rewards
 
     def __call__(self, reward: torch.Tensor) -> torch.Tensor:
         if reward.shape != self.shape:
             raise ShapeError(f"rewards have shape {tuple(reward.shape)}; expected {self.shape}.")
-        return _TabularDual.apply(reward, self.problem)
+        return _TabularDual.apply(reward, self)
 
     def policy(self) -> np.ndarray:
         """The soft policy of the last rewards that were passed in."""
-        return self.problem.state[0]
+        return self.last
 
 
 def _check_mass(mdp: TabularMDP, mass: float, horizon: int | None) -> None:
@@ -256,7 +274,9 @@ def fit_deep_max_ent(
         network = reward_network(inputs.shape[-1], config.hidden, seed=config.seed)
     parameters = list(network.parameters())
     if any(p.dtype != torch.float64 for p in parameters):
-        raise ShapeError("the network is not float64, as the planner is: call network.double().")
+        raise UnsupportedModelError(
+            "the network is not float64, as the planner is: call network.double()."
+        )
     trace: list[tuple[float, float]] = []
 
     def rewards() -> torch.Tensor:
@@ -302,7 +322,7 @@ def fit_deep_max_ent(
     with torch.no_grad():
         reward = rewards()
         value = float(dual(reward))
-    gap = dual.problem.evaluate(reward.numpy().reshape(-1))[1]
+    gap = dual.problem.evaluate(reward.numpy().reshape(-1)).gradient
     residual = float(np.abs(gradient).max())
     report = SolverReport(
         "deep max ent lbfgs",

@@ -19,6 +19,8 @@ from irlbook.errors import InvalidHyperparameterError, InvalidPolicyError, NotCo
 from irlbook.mdp import TabularMDP, check_policy
 from irlbook.planning import evaluate_policy, q_values
 
+__all__ = ["LPResult", "chosen_actions", "is_optimal", "ng_russell", "optimality_constraints"]
+
 
 @dataclass(frozen=True)
 class LPResult:

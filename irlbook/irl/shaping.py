@@ -13,6 +13,8 @@ import numpy as np
 from irlbook.errors import NotFiniteError, ShapeError, TerminalPotentialError
 from irlbook.mdp import TabularMDP
 
+__all__ = ["potential_shaping", "shaped"]
+
 
 def potential_shaping(mdp: TabularMDP, potential: Any) -> np.ndarray:
     """(S, A) expected shaping reward gamma E[Phi(s')] - Phi(s); 0 in terminal states, eq 5.5.

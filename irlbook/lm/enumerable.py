@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import sparse
 
 from irlbook.errors import (
     InvalidHyperparameterError,
     InvalidPolicyError,
+    NotStochasticError,
     ResponseError,
     ShapeError,
 )
@@ -32,7 +34,23 @@ from irlbook.planning import (
     soft_backward_induction,
 )
 
+__all__ = [
+    "EnumerableLM",
+    "KLOptimum",
+    "MAX_STATES",
+    "SUM_TOLERANCE",
+    "best_of_n",
+    "best_of_n_kl_bound",
+    "check_logps",
+    "entropy_from_logps",
+    "expectation",
+    "kl_from_logps",
+    "tilted",
+]
+
 MAX_STATES = 2_000_000
+SUM_TOLERANCE = 1e-4
+"""Probabilities of all responses, from a model in float32, sum to 1 to within this."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +91,19 @@ class EnumerableLM:
                 token numbers; returns (n, A) rows that sum to 1.
 
         Raises:
-            ShapeError: fewer than two tokens, or a tree of more than two million prefixes.
+            InvalidHyperparameterError: fewer than two tokens, or a tree of more than two million
+                prefixes.
             InvalidPolicyError: a row that is not a distribution.
         """
         n_tokens = len(tokens)
         if n_tokens < 2 or max_length < 1:
-            raise ShapeError("an enumerable model needs two tokens or more and max_length >= 1.")
+            raise InvalidHyperparameterError(
+                "an enumerable model needs two tokens or more and max_length >= 1."
+            )
         n_live = [(n_tokens - 1) ** length for length in range(max_length)]
         total = 1 + n_tokens * sum(n_live)
         if total > MAX_STATES:
-            raise ShapeError(
+            raise InvalidHyperparameterError(
                 f"{n_tokens} tokens and length {max_length} make {total:,} prefixes; the limit is "
                 f"{MAX_STATES:,}. Use fewer tokens or shorter responses."
             )
@@ -292,25 +313,63 @@ class KLOptimum:
 # --- distributions over responses, as (R,) log-probabilities ------------------------------------
 
 
-def expectation(log_p: np.ndarray, values: np.ndarray) -> float:
-    """E_p[values]; responses of probability zero do not count, whatever their value."""
-    p = np.exp(log_p)
+def check_logps(log_p: ArrayLike, name: str = "log_p") -> np.ndarray:
+    """(R,) float64, after checking that these are the log-probabilities of a distribution.
+
+    Raises:
+        ShapeError: not one axis.
+        NotStochasticError: NaN, an entry above 0, or probabilities that do not sum to 1: they may
+            be probabilities themselves, or log-probabilities of a part of the responses.
+    """
+    logps = np.asarray(log_p, dtype=float)
+    if logps.ndim != 1:
+        raise ShapeError(f"{name} has shape {logps.shape}; expected (responses,).")
+    total = float(np.exp(logps).sum())
+    if not (abs(total - 1) < SUM_TOLERANCE and logps.max() < SUM_TOLERANCE):
+        raise NotStochasticError(
+            f"{name} must be log-probabilities of all responses; exp of them sums to {total:.6g}, "
+            "not 1. Take np.log of probabilities, or the functions of irlbook.metrics."
+        )
+    return logps
+
+
+def expectation(log_p: ArrayLike, values: ArrayLike) -> float:
+    """E_p[values]; responses of probability zero do not count, whatever their value.
+
+    Raises:
+        ShapeError, NotStochasticError: `log_p` holds no log-probabilities (:func:`check_logps`).
+    """
+    p = np.exp(check_logps(log_p))
     return float(np.sum(p * np.where(p > 0, values, 0.0)))
 
 
-def entropy(log_p: np.ndarray) -> float:
-    """H(p) = -sum_y p(y) log p(y), in nats."""
+def entropy_from_logps(log_p: ArrayLike) -> float:
+    """H(p) = -sum_y p(y) log p(y), in nats, of log-probabilities (R,).
+
+    Raises:
+        ShapeError, NotStochasticError: as for `expectation`. Of probabilities:
+            :func:`irlbook.metrics.entropy`.
+    """
     return -expectation(log_p, log_p)
 
 
-def kl_divergence(log_p: np.ndarray, log_q: np.ndarray) -> float:
+def kl_from_logps(log_p: ArrayLike, log_q: ArrayLike) -> float:
     """KL(p || q) = sum_y p(y) log (p(y) / q(y)) >= 0; infinite where q forbids what p does.
+
+    Both are log-probabilities (R,) of the same responses, in nats.
 
     From a policy to its reference, KL(pi || pi_ref) is what RLHF pays for (reverse KL);
     KL(p_data || pi) is what SFT minimises (forward KL).
+
+    Raises:
+        ShapeError, NotStochasticError: as for `expectation`, or two lengths. Of probabilities:
+            :func:`irlbook.metrics.kl_divergence`.
     """
+    p, q = check_logps(log_p), check_logps(log_q, "log_q")
+    if p.shape != q.shape:
+        raise ShapeError(f"log_p {p.shape} and log_q {q.shape} must hold the same responses.")
     with np.errstate(invalid="ignore"):  # -inf - -inf where both are zero
-        return expectation(log_p, np.asarray(log_p) - np.asarray(log_q))
+        return expectation(p, p - q)
 
 
 def tilted(
@@ -334,11 +393,15 @@ def best_of_n(log_p: np.ndarray, scores: np.ndarray, n: int) -> np.ndarray:
     lemma 1, extended to ties.
 
     Args:
-        log_p: (R,) of one response. scores: (R,) what "best" is judged by. n: at least 1.
+        log_p: (R,) of the responses. scores: (R,) what "best" is judged by. n: at least 1.
+
+    Raises:
+        InvalidHyperparameterError: n < 1.
+        ShapeError, NotStochasticError: `log_p` holds no log-probabilities.
     """
     if n < 1:
         raise InvalidHyperparameterError(f"n={n}: the best of n responses needs n >= 1.")
-    p = np.exp(log_p)
+    p = np.exp(check_logps(log_p))
     levels, level = np.unique(np.asarray(scores), return_inverse=True)
     mass = np.bincount(level, weights=p, minlength=len(levels))
     upto = np.cumsum(mass) / mass.sum()

@@ -11,13 +11,14 @@ A GPU prefers few large operations to many small ones, so there the padded rows 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from irlbook.lm.logprobs import Tree
+from irlbook.lm.trees import Tree
+
+__all__ = ["NAME", "Row", "WHOLE", "applies", "hidden_states"]
 
 NAME = "irlbook_flat"
 WHOLE = 256
@@ -63,7 +64,8 @@ def _rows(tree: Tree) -> list[Row]:
     answers: list[list[int]] = [[] for _ in prompts]
     for owner, length in zip(tree.owner.tolist(), tree.lengths.tolist(), strict=True):
         answers[owner].append(length)
-    visible, rows = None, []
+    visible: Tensor | None = None
+    rows: list[Row] = []
     for b, (prompt, lengths) in enumerate(zip(prompts, answers, strict=True)):
         total = prompt + sum(lengths)
         if len(lengths) == 1:
@@ -101,8 +103,8 @@ def _register() -> None:
             q, k, v = next(parts)
             found.append(attend(module, q, k, v, mask, is_causal=mask is None, **options)[0])
             for size in responses:  # each sees the prompt and itself
-                q, *own = next(parts)
-                both = (torch.cat(pair, dim=2) for pair in zip((k, v), own, strict=True))
+                q, own_k, own_v = next(parts)
+                both = torch.cat([k, own_k], dim=2), torch.cat([v, own_v], dim=2)
                 mask = causal[None, None, prompt : prompt + size, : prompt + size]
                 found.append(attend(module, q, *both, mask, is_causal=False, **options)[0])
         return torch.cat(found, dim=1), None

@@ -1,15 +1,6 @@
 """Log-probabilities of responses: the one primitive on which every loss of post-training stands.
 
-The data type is a *group*: one prompt and all responses to it (one for SFT, two for a preference,
-G for best-of-n and policy gradients). A group becomes one row, a tree: the prompt is computed
-once, the responses stand behind it, positions restart after the prompt, and a mask lets each token
-see its prompt and its own response only.
-
-    row        p0 p1 p2 | a0 a1 a2 | b0 b1
-    position    0  1  2 |  3  4  5 |  3  4
-
-What counts as a response is known from its *length*. No token id is ever taken for padding, so a
-model whose pad token is its end token, or which has none, is scored like any other.
+Batches are trees (:mod:`irlbook.lm.trees`): a prompt is computed once for all its responses.
 
 The language-model head, often the dearest layer of a small model, runs only where a response token
 is predicted.
@@ -18,156 +9,75 @@ is predicted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from irlbook.errors import ContextLengthError, ResponseError, UnsupportedModelError
-from irlbook.lm import flat
+from irlbook.errors import ContextLengthError, UnsupportedModelError
+from irlbook.lm import architecture, flat, plain
+from irlbook.lm.trees import Group, Tree
+from irlbook.lm.trees import collate as collate  # the chapters import it from here
 
-Group = tuple[Sequence[int], Sequence[Sequence[int]]]
-"""(prompt ids, [response ids, ...]); a response ends with the end token, if it ended."""
+__all__ = [
+    "MASKED_ATTENTION",
+    "ResponseScorer",
+    "check_context",
+    "head_logits",
+    "hidden_states",
+    "log_softmax",
+    "packs",
+    "padded_token_logps",
+    "response_logits",
+    "sequence_logps",
+    "token_logps",
+]
 
-# Some families change the logits after the head. Going round their forward would miss that.
-LOGIT_OPTIONS = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
 MASKED_ATTENTION = ("eager", "sdpa")
-
-
-@dataclass(frozen=True)
-class Tree:
-    """Groups collated into B rows of L tokens, with R responses of N tokens in all, in order.
-
-    Attributes:
-        input_ids: (B, L) right-padded.
-        position_ids: (B, L).
-        branch: (B, L) 0 in the prompt, k in the row's k-th response, -1 for a pad.
-        predictor: (N,) place, in the flattened B * L, of the token that predicts each response
-            token: the one before it, or the prompt's last one.
-        target: (N,) the response tokens.
-        lengths: (R,) tokens of each response; their sum is N.
-        owner: (R,) the group of each response.
-        depth: tokens of the longest prompt with one of its responses: the context that is needed.
-    """
-
-    input_ids: Tensor
-    position_ids: Tensor
-    branch: Tensor
-    predictor: Tensor
-    target: Tensor
-    lengths: Tensor
-    owner: Tensor
-    depth: int
-
-    @property
-    def visible(self) -> Tensor:
-        """(B, 1, L, L) bool; visible[b, 0, i, j] says whether token i may look at token j."""
-        same = self.branch[:, :, None] == self.branch[:, None, :]  # pads are of one kind
-        seen = same | (self.branch == 0)[:, None, :]
-        return (seen & torch.ones_like(seen[0]).tril())[:, None]
-
-    def to(self, device: torch.device | str) -> Tree:
-        """The same tree on another device."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {name: part.to(device) for name, part in parts.items() if isinstance(part, Tensor)}
-        return replace(self, **moved)
-
-
-def collate(groups: Sequence[Group], pad_id: int = 0) -> Tree:
-    """Turn groups into one batch.
-
-    Args:
-        groups: (prompt, responses) pairs.
-        pad_id: fills the rows up. Which id it is does not matter: no real token sees a pad.
-
-    Raises:
-        ResponseError: an empty batch, prompt or response, named by its group.
-    """
-    if not len(groups):
-        raise ResponseError("the batch is empty; give at least one (prompt, responses) group.")
-    rows: list[list[int]] = []
-    positions: list[list[int]] = []
-    branches: list[list[int]] = []  # 0 in the prompt, k in the k-th response
-    predictor: list[list[int]] = []  # places within the row
-    target: list[int] = []
-    lengths: list[int] = []
-    owner: list[int] = []
-    for g, (prompt, responses) in enumerate(groups):
-        _check_group(g, prompt, responses)
-        row, start = list(prompt), len(prompt)
-        position, branch, places = list(range(start)), [0] * start, []
-        for k, response in enumerate(responses, start=1):
-            first, length = len(row), len(response)
-            places += [start - 1, *range(first, first + length - 1)]
-            row.extend(response)
-            position.extend(range(start, start + length))
-            branch.extend([k] * length)
-            target.extend(response)
-            lengths.append(length)
-            owner.append(g)
-        rows.append(row)
-        positions.append(position)
-        branches.append(branch)
-        predictor.append(places)
-    width = max(map(len, rows))
-
-    def padded(lists: list[list[int]], fill: int) -> Tensor:
-        return torch.tensor([part + [fill] * (width - len(part)) for part in lists])
-
-    return Tree(
-        input_ids=padded(rows, pad_id),
-        position_ids=padded(positions, 0),
-        branch=padded(branches, -1),
-        predictor=torch.tensor([b * width + i for b, part in enumerate(predictor) for i in part]),
-        target=torch.tensor(target),
-        lengths=torch.tensor(lengths),
-        owner=torch.tensor(owner),
-        depth=1 + max(map(max, positions)),
-    )
-
-
-def _check_group(g: int, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> None:
-    if not len(prompt):
-        raise ResponseError(
-            f"group {g} has an empty prompt, so nothing predicts the first token. "
-            "Put the beginning-of-text token there."
-        )
-    if not len(responses) or not all(len(response) for response in responses):
-        raise ResponseError(
-            f"group {g} has no response, or an empty one. A response that says nothing still "
-            "holds the end token."
-        )
 
 
 def hidden_states(model: Any, tree: Tree) -> Tensor:
     """(B * L, H) last hidden states of a transformers causal model on a tree.
 
-    On a CPU pads are left out of the computation (:mod:`irlbook.lm.flat`); theirs are zeros then.
+    The tree is computed packed if the model's architecture allows it, which is found by trying
+    (:mod:`irlbook.lm.architecture`), else as a plain row for each response. On a CPU pads are left
+    out of the computation (:mod:`irlbook.lm.flat`); theirs are zeros then.
 
     Raises:
         ContextLengthError: a prompt with its response is longer than the model's context.
-        UnsupportedModelError: an attention that takes no mask of its own, or a window narrower
-            than the batch is long.
+        UnsupportedModelError: neither way is right for this model.
+
+    Warns:
+        PlainRowsWarning: the model goes the slow way; once for a model.
     """
-    config = model.config
-    check_context(config, tree.depth)
-    attention = getattr(config, "_attn_implementation", None) or "sdpa"
-    window = getattr(config, "sliding_window", None)
-    if attention not in MASKED_ATTENTION or (window is not None and tree.depth > window):
-        raise UnsupportedModelError(
-            f"trees need a mask of their own; this model runs {attention!r} attention with window "
-            f"{window}, and the batch is {tree.depth} tokens deep. Load it with "
-            "attn_implementation='sdpa' and keep prompt and response within the window."
-        )
-    decoder = model.get_decoder()
-    if hasattr(decoder, "lm_head"):  # before transformers 5, some models name themselves
-        decoder = decoder.base_model
-    if flat.applies(decoder, tree):
+    check_context(model.config, tree.depth)
+    decoder = architecture.decoder_of(model)
+    way = "flat" if flat.applies(decoder, tree) else "tree"
+    if packs(model, decoder, tree, way):
+        return _packed(decoder, tree, way)
+    return plain.hidden_states(decoder, tree)
+
+
+def packs(model: Any, decoder: Any, tree: Tree, way: str) -> bool:
+    """Whether a model is right on this tree in one packed batch; warns and refuses as above."""
+    attention = getattr(model.config, "_attn_implementation", None) or "sdpa"
+    window = getattr(model.config, "sliding_window", None)
+    if attention not in MASKED_ATTENTION:
+        architecture.take_plain(model, architecture.MASKLESS)
+        return False
+    if window is not None and tree.depth > window:
+        architecture.take_plain(model, architecture.MIXES)
+        return False
+    return architecture.packs(model, tree, way, lambda other: _packed(decoder, other, way))
+
+
+def _packed(decoder: Any, tree: Tree, way: str) -> Tensor:
+    """(B * L, H) of a decoder whose tokens are mixed by a mask and positions alone."""
+    if way == "flat":
         return flat.hidden_states(decoder, tree)
     mask = tree.visible
-    if attention == "eager":  # it adds the mask to the scores; sdpa takes it as it is
-        dtype = next(model.parameters()).dtype
+    if decoder.config._attn_implementation == "eager":  # it adds the mask; sdpa takes it as it is
+        dtype = next(decoder.parameters()).dtype
         hidden_pairs, mask = ~mask, torch.zeros(mask.shape, dtype=dtype, device=mask.device)
         mask = mask.masked_fill(hidden_pairs, torch.finfo(dtype).min)
     hidden = decoder(
@@ -185,8 +95,8 @@ def check_context(config: Any, depth: int) -> None:
     Raises:
         ContextLengthError: names both lengths.
     """
-    context = getattr(config, "max_position_embeddings", None)
-    if context is not None and depth > context:
+    context = architecture.context_of(config)
+    if context is not None and context < depth:
         raise ContextLengthError(
             f"prompt and response need {depth} tokens, the model's context holds {context}. "
             "Drop or shorten the long rows (and count them), or lower max_new_tokens."
@@ -201,23 +111,25 @@ def response_logits(model: Any, tree: Tree) -> Tensor:
     """
     if hasattr(model, "response_logits"):
         return model.response_logits(tree)
-    check_plain_head(model.config)
-    return model.get_output_embeddings()(hidden_states(model, tree)[tree.predictor])
+    if not architecture.plain_head(model):
+        check_context(model.config, tree.depth)
+        architecture.take_plain(model, architecture.HEAD)
+        return plain.response_logits(model, tree)
+    return architecture.head(model, hidden_states(model, tree)[tree.predictor])
 
 
-def check_plain_head(config: Any) -> None:
-    """Refuse a model that changes its logits after the head.
+def head_logits(model: Any, states: Tensor) -> Tensor:
+    """(..., V) logits at temperature 1 from last hidden states (..., H).
 
     Raises:
-        UnsupportedModelError: names the option.
+        UnsupportedModelError: the model does more to its logits than is known here.
     """
-    for option, neutral in LOGIT_OPTIONS.items():
-        if getattr(config, option, neutral) not in (None, neutral):
-            raise UnsupportedModelError(
-                f"the model changes its logits after the head ({option}="
-                f"{getattr(config, option)}), which this code goes round. "
-                "Use a Llama, Qwen2, SmolLM or GPT-2 style model."
-            )
+    if not architecture.plain_head(model):
+        raise UnsupportedModelError(
+            f"{architecture.name_of(model)} {architecture.HEAD}, which a value head cannot share. "
+            "Use a Llama, Qwen2, SmolLM or GPT-2 style model, or a method without values."
+        )
+    return architecture.head(model, states)
 
 
 def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -292,7 +204,8 @@ def padded_token_logps(
     width = max(len(p) + len(r) for p, r in rows) + extra
     ids = torch.full((len(rows), width), pad_id)
     mask = torch.zeros_like(ids)
-    predictor, target = [], []
+    predictor: list[int] = []
+    target: list[int] = []
     for b, (prompt, response) in enumerate(rows):
         length = len(prompt) + len(response)
         first = 0 if side == "right" else width - length

@@ -11,8 +11,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from irlbook.data.files import umask
 from irlbook.errors import (
     CheckpointError,
     FolderInUseError,
@@ -33,6 +34,29 @@ from irlbook.errors import (
     UnsupportedModelError,
     UnusedWeightsWarning,
 )
+from irlbook.lm.memory import check_room
+from irlbook.lm.tokenization import end_id, turn_ids
+
+__all__ = [
+    "CAUSAL_HEADS",
+    "GENERIC_TOKENIZERS",
+    "KINDS",
+    "MODEL_FILES",
+    "PICKLES",
+    "REWARD_HEADS",
+    "adapter_task",
+    "add_lora",
+    "check_fit",
+    "check_replaceable",
+    "count_parameters",
+    "give_pad",
+    "load_lm",
+    "load_reward_model",
+    "load_tokenizer",
+    "quiet",
+    "save",
+    "tiny_lm",
+]
 
 KINDS = {"llama": "Llama", "qwen2": "Qwen2"}  # classes of transformers; dear to import, so late
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
@@ -75,11 +99,12 @@ def tiny_lm(
             f"hidden={hidden} must be a multiple of twice heads={heads} (positions turn pairs of "
             f"coordinates), and heads a multiple of kv_heads={kv_heads}."
         )
-    sized = isinstance(tokenizer, int)
+    names = ("pad_token_id", "bos_token_id", "eos_token_id")
+    special = {name: getattr(tokenizer, name, None) for name in names}
     config_class = getattr(transformers, f"{KINDS[kind]}Config")
     model_class = getattr(transformers, f"{KINDS[kind]}ForCausalLM")
     config = config_class(
-        vocab_size=tokenizer if sized else len(tokenizer),
+        vocab_size=tokenizer if isinstance(tokenizer, int) else len(tokenizer),
         hidden_size=hidden,
         intermediate_size=8 * hidden // 3,
         num_hidden_layers=layers,
@@ -87,9 +112,7 @@ def tiny_lm(
         num_key_value_heads=kv_heads,
         max_position_embeddings=context,
         tie_word_embeddings=tied,
-        pad_token_id=None if sized else tokenizer.pad_token_id,
-        bos_token_id=None if sized else tokenizer.bos_token_id,
-        eos_token_id=None if sized else tokenizer.eos_token_id,
+        **special,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -103,6 +126,7 @@ def load_lm(
     *,
     revision: str | None = None,
     offline: bool = False,
+    more: int = 0,
 ) -> tuple[transformers.PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer, from a folder or by name.
 
@@ -112,9 +136,12 @@ def load_lm(
     Args:
         revision: a branch, tag or commit of a named model; give a commit to be reproducible.
         offline: look only at what was downloaded before.
+        more: bytes a weight that the caller will need besides the weights, as 12 for gradients and
+            AdamW's moments: what cannot fit is refused before it is loaded.
 
     Raises:
         ModelNotFoundError: nothing there, or it cannot be fetched.
+        ModelTooLargeError: there is not the memory for it.
         UnsafeWeightsError: the weights are pickles.
         UnsupportedModelError: not a causal language model, or an architecture of its own code, or
             some of its weights are missing or of another size.
@@ -123,10 +150,12 @@ def load_lm(
     """
     source = _source(name_or_path)
     options = {"revision": revision, "local_files_only": offline}
-    if adapter_task(source) is not None:
+    if isinstance(source, Path) and adapter_task(source) is not None:
         return _load_adapter(source, device, dtype, offline)
-    _check_head(source, CAUSAL_HEADS, "a causal language model", options)
-    model = _load_weights(transformers.AutoModelForCausalLM, source, {"dtype": dtype, **options})
+    config = _check_head(source, CAUSAL_HEADS, "a causal language model", options)
+    loader = transformers.AutoModelForCausalLM
+    _check_memory(loader, config, source, device, dtype, more)
+    model = _load_weights(loader, source, {"dtype": dtype, **options})
     tokenizer = load_tokenizer(source, revision=revision, offline=offline)
     check_fit(model, tokenizer)
     return model.to(device).eval(), tokenizer
@@ -141,13 +170,16 @@ def load_reward_model(
     offline: bool = False,
     new_head: bool = False,
     seed: int = 0,
+    more: int = 0,
 ) -> tuple[transformers.PreTrainedModel, PreTrainedTokenizerBase]:
     """A sequence classifier with one output, and its tokenizer.
 
     Args:
         new_head: start a reward model from a language model, with a fresh head drawn from `seed`.
-            If pad is the end token, another special token becomes pad: the head of transformers
-            would take the end for padding and read the token before it.
+            If pad is the end token, or there is none, another special token becomes pad, a new one
+            if need be: the head of transformers would take the end for padding and read the token
+            before it.
+        more: as in :func:`load_lm`.
 
     Raises:
         As :func:`load_lm`; UnsupportedModelError also when a language model is given without
@@ -156,7 +188,7 @@ def load_reward_model(
     """
     source = _source(name_or_path)
     options = {"revision": revision, "local_files_only": offline}
-    if adapter_task(source) is not None:
+    if isinstance(source, Path) and adapter_task(source) is not None:
         return _load_reward_adapter(source, device, dtype, offline)
     heads = CAUSAL_HEADS + REWARD_HEADS if new_head else REWARD_HEADS
     wanted = "a reward model (new_head=True starts one from a language model)"
@@ -167,18 +199,20 @@ def load_reward_model(
         raise UnsupportedModelError(
             f"{source} has {config.num_labels} outputs; a reward model has one."
         )
+    loader = transformers.AutoModelForSequenceClassification
+    _check_memory(loader, config, source, device, dtype, more)
     tokenizer = load_tokenizer(source, revision=revision, offline=offline)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _load_weights(
-            transformers.AutoModelForSequenceClassification,
+            loader,
             source,
             {"dtype": dtype, "num_labels": 1, **options},
             new_head,
         )
     # The transformers head reads the last token that is not a pad; None refuses batches.
     if new_head:
-        _give_pad_of_its_own(tokenizer)
+        give_pad(tokenizer, model, _listed_ends(source, model.config, options))
     if new_head or model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     check_fit(model, tokenizer)
@@ -220,11 +254,19 @@ def check_fit(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:
+def save(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    card: Mapping[str, Any] | None = None,
+) -> Path:
     """Write model and tokenizer as safetensors, all or nothing.
 
     They are written beside `folder` first and then take its place as a whole. A full disk or a
     kill leaves what was there before.
+
+    Args:
+        card: where the model comes from; it is written as card.json.
 
     Raises:
         FolderInUseError: `folder` holds something besides a saved model.
@@ -236,10 +278,14 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
-        with _quiet():
+        with quiet():
             model.save_pretrained(new)
         tokenizer.save_pretrained(new)
-        new.chmod(0o755)  # mkdtemp made it private
+        if card is not None:
+            text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
+            (new / "card.json").write_text(text, encoding="utf-8")
+        for path, most in [(new, 0o777), *((file, 0o666) for file in new.iterdir())]:
+            path.chmod(most & ~umask())  # mkdtemp and safetensors make theirs private
         if folder.exists():
             backup = _backup(folder)
             shutil.rmtree(backup, ignore_errors=True)
@@ -303,7 +349,7 @@ def add_lora(
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type=task,
     )
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         return peft.get_peft_model(model, config)
 
@@ -317,24 +363,58 @@ def _backup(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.old"
 
 
-def _give_pad_of_its_own(tokenizer: PreTrainedTokenizerBase) -> None:
-    ends = (None, tokenizer.eos_token_id)
-    if tokenizer.pad_token_id not in ends:
+def give_pad(tokenizer: PreTrainedTokenizerBase, model: Any, stops: set[int]) -> None:
+    """Make pad a special token that ends nothing: a head would take the end for padding.
+
+    A token that is called pad comes first, then one that no chat template writes, then any. Where
+    the end is the only special token (GPT-2, Pythia), a new one is added; its embedding is never
+    read, since pads are masked.
+
+    Args:
+        stops: all tokens that may end a response.
+    """
+    ends = {tokenizer.eos_token_id, end_id(tokenizer)}
+    if tokenizer.pad_token_id not in ends | {None}:
         return
-    for token in (tokenizer.unk_token, tokenizer.bos_token):
-        if token is not None and tokenizer.convert_tokens_to_ids(token) not in ends:
-            tokenizer.pad_token = token
-            return
-    raise TokenizerError(
-        "the tokenizer has no pad token besides its end token, so the head of a reward model would "
-        "read the wrong token. Call tokenizer.add_special_tokens({'pad_token': '<|pad|>'}) and "
-        "model.resize_token_embeddings(len(tokenizer)), and save both."
-    )
+    rows = model.get_input_embeddings().num_embeddings
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    free = (special | set(tokenizer.all_special_ids)) - ends - stops
+    written = turn_ids(tokenizer) | {tokenizer.bos_token_id}
+
+    def rank(token: int) -> tuple[bool, bool, int]:
+        name = str(tokenizer.convert_ids_to_tokens(token))
+        return "pad" not in name.lower(), token in written, token
+
+    for token in sorted((token for token in free if token < rows), key=rank):
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(token)
+        return
+    tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+    if len(tokenizer) > rows:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+
+
+def _listed_ends(source: Path | str, config: Any, options: dict) -> set[int]:
+    """The end tokens that a model's settings list, those of its generation among them."""
+    settings = [config]
+    with suppress(ModelNotFoundError, UnsupportedModelError):  # not every model has the file
+        settings.append(_from_pretrained(transformers.GenerationConfig, source, options))
+    found: set[int] = set()
+    for one in settings:
+        listed = getattr(one, "eos_token_id", None)
+        if listed is not None:
+            found.update(listed if isinstance(listed, list | tuple) else [listed])
+    return found
 
 
 def _source(name_or_path: str | Path) -> Path | str:
     """A folder that exists, or a name; refuses folders with pickles only."""
     folder = Path(name_or_path)
+    if folder.is_file() or (folder.suffix == ".gguf" and not folder.is_dir()):
+        raise ModelNotFoundError(
+            f"{folder} is a file, and a model is a folder. Turn a GGUF file into one: "
+            f"irlbook models import {folder.name if folder.suffix == '.gguf' else 'FILE.gguf'} "
+            "FOLDER"
+        )
     if not folder.exists() and _backup(folder).is_dir():
         os.rename(_backup(folder), folder)  # a kill struck between the two renames of `save`
     if not folder.is_dir():
@@ -347,6 +427,12 @@ def _source(name_or_path: str | Path) -> Path | str:
             )
         return str(name_or_path)
     files = [file.name for file in folder.iterdir()]
+    packed = sorted(name for name in files if name.endswith(".gguf"))
+    if packed and not any(name.endswith(".safetensors") for name in files):
+        raise ModelNotFoundError(
+            f"{folder} holds a GGUF file and no safetensors. Turn it into a folder that does: "
+            f"irlbook models import {folder / packed[0]} FOLDER"
+        )
     pickles = [name for name in files if name.endswith(PICKLES) and name != "training_args.bin"]
     if pickles and not any(name.endswith(".safetensors") for name in files):
         raise UnsafeWeightsError(_pickle_message(f"{folder} ({', '.join(sorted(pickles))})"))
@@ -372,6 +458,24 @@ def _check_head(source: Path | str, heads: Sequence[str], wanted: str, options: 
     return config
 
 
+def _check_memory(
+    loader: Any,
+    config: Any,
+    source: Path | str,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    more: int,
+) -> None:
+    """Refuse a model that does not fit, before its weights are read, or fetched."""
+    try:
+        with torch.device("meta"), quiet():  # its sizes, and no numbers
+            empty = loader.from_config(config, trust_remote_code=False)
+    except Exception:  # whatever it is, loading the weights will say it better
+        return
+    kinds = {"cpu", torch.device(device).type} & {"cpu", "cuda"}
+    check_room(source, count_parameters(empty), dtype, kinds, more)
+
+
 def _tokenizer_loader(source: Path | str) -> Any:
     """AutoTokenizer, save where a folder says that its tokenizer.json is all there is.
 
@@ -386,7 +490,7 @@ def _tokenizer_loader(source: Path | str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' progress bars and load reports (`_load_weights` reads those).
 
     And without what peft is told about names of transformers that it still uses.
@@ -394,13 +498,13 @@ def _quiet() -> Iterator[None]:
     shown = logging.is_progress_bar_enabled()
     reporter = logging.get_logger("transformers.modeling_utils")
     logging.disable_progress_bar()
-    reporter.addFilter(_only_errors)  # a filter: where a level is set, transformers says more
+    reporter.addFilter(_only_errors)  # type: ignore[arg-type]  # a filter: where a level is set, transformers says more
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             yield
     finally:
-        reporter.removeFilter(_only_errors)
+        reporter.removeFilter(_only_errors)  # type: ignore[arg-type]
         if shown:
             logging.enable_progress_bar()
 
@@ -454,7 +558,7 @@ def _from_pretrained(loader: Any, source: Path | str, options: dict) -> Any:
     """`loader.from_pretrained` without pickles and remote code, its errors named."""
     weights = {"use_safetensors": True} if hasattr(loader, "_model_mapping") else {}
     try:
-        with _quiet():
+        with quiet():
             return loader.from_pretrained(source, trust_remote_code=False, **options, **weights)
     except ImportError as error:
         raise MissingDependencyError(f"loading {source} needs a package: {error}") from error
@@ -478,7 +582,10 @@ def _from_pretrained(loader: Any, source: Path | str, options: dict) -> Any:
                 "it before (`hf download NAME`) and set HF_HOME to where it lies.\n"
                 f"  said: {text.splitlines()[0] if text else type(error).__name__}"
             ) from error
-        raise UnsupportedModelError(f"{source} cannot be loaded here: {text}") from error
+        raise UnsupportedModelError(
+            f"{source} cannot be loaded here: {text} Give a folder that save_pretrained wrote, or "
+            "a model of an architecture that this transformers knows."
+        ) from error
 
 
 def _peft() -> Any:
@@ -486,7 +593,7 @@ def _peft() -> Any:
         import peft
     except ImportError as error:
         raise MissingDependencyError(
-            "LoRA needs the package peft, which is not installed. Run: pip install 'irlbook[lora]'"
+            'LoRA needs the package peft, which is not installed. Run: pip install "irlbook[lora]"'
         ) from error
     return peft
 
@@ -508,7 +615,7 @@ def _load_adapter(
         )
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     model, tokenizer = load_lm(base, device, dtype, offline=offline)
-    with _quiet():
+    with quiet():
         model = peft.PeftModel.from_pretrained(model, folder, is_trainable=True)
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = load_tokenizer(folder)
@@ -528,7 +635,7 @@ def _load_reward_adapter(
         )
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     model, tokenizer = load_reward_model(base, device, dtype, offline=offline, new_head=True)
-    with _quiet():
+    with quiet():
         model = peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = load_tokenizer(folder)

@@ -3,13 +3,13 @@
 The distribution is the model's own at the temperature asked for: that of ``generate`` with
 ``do_sample=True, top_k=0``. (Left to its defaults, ``generate`` draws from the 50 likeliest tokens
 only.) A prompt is computed once for all its samples, keys and values are cached, and rows that have
-ended leave the batch.
+ended leave the batch. A model whose cache cannot do that, which is found by trying, is sampled from
+without one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,17 @@ import torch
 from torch import Tensor
 
 from irlbook.errors import ResponseError, SamplingError
-from irlbook.lm.logprobs import Group, check_context, log_softmax
+from irlbook.lm import architecture
+from irlbook.lm.logprobs import check_context, log_softmax
+from irlbook.lm.trees import Group
+
+__all__ = ["Choose", "DROP_SHARE", "Samples", "Seed", "greedy", "inverse_cdf", "nucleus", "sample"]
 
 DROP_SHARE = 0.15
 """Ended rows leave the cache once they are this share of it: leaving copies the whole cache."""
+
+Seed = int | tuple[int, ...]
+"""Of one prompt: a number, or several."""
 
 Choose = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """(logits (r, V), rows (r,), step) -> (tokens (r,), their log-probabilities (r,))"""
@@ -32,7 +39,7 @@ class Samples:
     """R responses, n for each prompt, in the order of the prompts.
 
     Attributes:
-        groups: (prompt, its n responses), ready for :func:`irlbook.lm.logprobs.collate`. A response
+        groups: (prompt, its n responses), ready for :func:`irlbook.lm.trees.collate`. A response
             holds its stop token, if it ended.
         logps: (T,) for each response: log-probabilities of its tokens under the distribution that
             they were drawn from.
@@ -64,7 +71,7 @@ def sample(
     *,
     max_new_tokens: int,
     stop_ids: Sequence[int],
-    seeds: int | Sequence[int] | None = None,
+    seeds: int | Sequence[Seed] | None = None,
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -107,7 +114,7 @@ def sample(
         )
     if (seeds is None) == (generator is None):
         raise SamplingError("give either seeds (an int, or one a prompt) or a torch generator.")
-    if generator is None:
+    if seeds is not None:
         uniform = _uniforms(seeds, len(prompts), n, max_new_tokens).to(_device(model))
 
     def choose(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -120,8 +127,16 @@ def sample(
             tokens = inverse_cdf(logps, uniform[rows, step])
         return tokens[:, 0], logps.gather(1, tokens)[:, 0]
 
-    options = {"stop_ids": stop_ids, "max_rows": max_rows, "compact": compact}
-    parts = _all_rows(model, prompts, n, choose, max_new_tokens, **options)
+    parts = _all_rows(
+        model,
+        prompts,
+        n,
+        choose,
+        max_new_tokens,
+        stop_ids=stop_ids,
+        max_rows=max_rows,
+        compact=compact,
+    )
     return Samples(*parts, temperature, top_p)
 
 
@@ -139,8 +154,17 @@ def greedy(
         logps, tokens = log_softmax(logits).max(dim=1)
         return tokens, logps
 
-    options = {"stop_ids": stop_ids, "max_rows": max_rows, "compact": True}
-    return Samples(*_all_rows(model, prompts, 1, choose, max_new_tokens, **options))
+    parts = _all_rows(
+        model,
+        prompts,
+        1,
+        choose,
+        max_new_tokens,
+        stop_ids=stop_ids,
+        max_rows=max_rows,
+        compact=True,
+    )
+    return Samples(*parts)
 
 
 def inverse_cdf(logps: Tensor, uniform: Tensor) -> Tensor:
@@ -165,12 +189,13 @@ def nucleus(logps: Tensor, top_p: float) -> Tensor:
     return logps.masked_fill(outside, -torch.inf).log_softmax(dim=1)
 
 
-def _uniforms(seeds: int | Sequence[int], n_prompts: int, n: int, steps: int) -> Tensor:
+def _uniforms(seeds: int | Sequence[Seed], n_prompts: int, n: int, steps: int) -> Tensor:
     """(n_prompts * n, steps) uniform numbers, each row from a stream of its own."""
     if isinstance(seeds, int | np.integer):
         keys = [[int(seeds), i, j] for i in range(n_prompts) for j in range(n)]
     elif len(seeds) == n_prompts:
-        keys = [[int(seed), j] for seed in seeds for j in range(n)]
+        parts = [[int(part) for part in np.atleast_1d(seed)] for seed in seeds]
+        keys = [[*part, j] for part in parts for j in range(n)]
     else:
         raise SamplingError(f"{len(seeds)} seeds for {n_prompts} prompts; give one a prompt.")
     if any(key[0] < 0 for key in keys):
@@ -208,18 +233,27 @@ def _all_rows(
     if len(order) > size:  # several batches: prompts of like length together
         order.sort(key=lambda i: len(prompts[i]))
     found: dict[int, tuple[list[int], Tensor, bool]] = {}
-    with torch.no_grad(), _evaluating(model):
+    start_with = _way(model, max(map(len, prompts)) + max_new_tokens)
+    # Without dropout: a rollout must come from the policy that the loss scores.
+    with torch.no_grad(), architecture.evaluating(model):
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             rows = torch.tensor([i * n + j for i in chosen for j in range(n)], device=device)
+
+            def choose_here(
+                logits: Tensor, local: Tensor, step: int, rows: Tensor = rows
+            ) -> tuple[Tensor, Tensor]:
+                return choose(logits, rows[local], step)
+
             tokens, logps, lengths, ended = _decode(
                 model,
                 [list(prompts[i]) for i in chosen],
                 n,
-                lambda logits, local, step, rows=rows: choose(logits, rows[local], step),
+                choose_here,
                 max_new_tokens,
                 stops,
                 compact,
+                start_with,
             )
             parts = zip(
                 rows.tolist(), tokens.tolist(), logps, lengths.tolist(), ended.tolist(), strict=True
@@ -242,37 +276,19 @@ def _decode(
     max_new_tokens: int,
     stops: Tensor,
     compact: bool,
+    start: type[_Cached] | type[_Plain],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One batch of R = len(prompts) * n rows: tokens, logps (R, T), lengths, ended (R,)."""
-    device = stops.device
-    width, total = max(map(len, prompts)), len(prompts) * n
-    # Left-padded, so that all rows go on from the same column. Pads are masked out.
-    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)
-    sizes = torch.tensor([len(p) for p in prompts], device=device)
-    columns = torch.arange(width, device=device)
-    mask = (columns >= width - sizes[:, None]).long()  # (B, W)
-    out = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(n, dim=0)
-    if n > 1:
-        cache.batch_repeat_interleave(n)
-    padded = bool((sizes < width).any())
-    mask = torch.cat([mask, mask.new_ones(len(mask), max_new_tokens)], dim=1)
-    mask = mask.repeat_interleave(n, dim=0)  # (R, W + T)
-    position = sizes.repeat_interleave(n)  # (R,) where the next token stands
-
+    device, total = stops.device, len(prompts) * n
+    rest = start(model, prompts, n, max_new_tokens)
+    logits = rest.logits  # (r, V) of the rows that have not left, in order
     tokens = torch.zeros(total, max_new_tokens, dtype=torch.long, device=device)
     logps = torch.zeros(
         tokens.shape, dtype=torch.promote_types(logits.dtype, torch.float32), device=device
     )
     lengths = torch.zeros(total, dtype=torch.long, device=device)
     ended = torch.zeros(total, dtype=torch.bool, device=device)
-    rows = torch.arange(total, device=device)  # which of the R rows are in the cache
+    rows = torch.arange(total, device=device)  # which of the R rows have not left
     for step in range(max_new_tokens):
         token, logp = choose(logits, rows, step)
         tokens[rows, step], logps[rows, step] = token, logp
@@ -284,16 +300,9 @@ def _decode(
             break
         if compact and len(rows) - n_live >= DROP_SHARE * len(rows):
             keep = live.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            rows, token, mask, position = rows[keep], token[keep], mask[keep], position[keep]
-        out = model(
-            input_ids=token[:, None],
-            attention_mask=mask[:, : width + step + 1] if padded else None,
-            position_ids=position[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits, position = out.logits[:, -1], position + 1
+            rest.select(keep)
+            rows, token = rows[keep], token[keep]
+        logits = rest.step(token)
     if not torch.isfinite(logps).all():
         raise SamplingError(
             "the model's logits are not finite, so it defines no distribution. Did its training "
@@ -302,15 +311,147 @@ def _decode(
     return tokens, logps, lengths, ended
 
 
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Without dropout: a rollout must come from the policy that the loss scores."""
-    was_training = model.training
-    model.eval()
+class _Cached:
+    """The rows of a batch as keys and values that are computed once, a prompt for all its samples.
+
+    Attributes:
+        logits: (R, V) that predict the first token.
+    """
+
+    def __init__(self, model: Any, prompts: list[list[int]], n: int, max_new_tokens: int) -> None:
+        device, self.model = _device(model), model
+        self.width = width = max(map(len, prompts))
+        # Left-padded, so that all rows go on from the same column. Pads are masked out.
+        ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)
+        sizes = torch.tensor([len(p) for p in prompts], device=device)
+        columns = torch.arange(width, device=device)
+        mask = (columns >= width - sizes[:, None]).long()  # (B, W)
+        out = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.cache = out.past_key_values
+        self.logits = out.logits[:, -1].repeat_interleave(n, dim=0)
+        if n > 1:
+            self.cache.batch_repeat_interleave(n)
+        self.padded = bool((sizes < width).any())
+        mask = torch.cat([mask, mask.new_ones(len(mask), max_new_tokens)], dim=1)
+        self.mask = mask.repeat_interleave(n, dim=0)  # (R, W + T)
+        self.position = sizes.repeat_interleave(n)  # (R,) where the next token stands
+
+    def select(self, keep: Tensor) -> None:
+        """Let all rows but these leave."""
+        self.cache.batch_select_indices(keep)
+        self.mask, self.position = self.mask[keep], self.position[keep]
+
+    def step(self, token: Tensor) -> Tensor:
+        """(r, V) logits behind one more token (r,) in each row."""
+        self.width += 1
+        out = self.model(
+            input_ids=token[:, None],
+            attention_mask=self.mask[:, : self.width] if self.padded else None,
+            position_ids=self.position[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.position = self.position + 1
+        return out.logits[:, -1]
+
+
+class _Plain:
+    """The same with nothing kept: whole rows are read again for each token."""
+
+    def __init__(self, model: Any, prompts: list[list[int]], n: int, max_new_tokens: int) -> None:
+        device, self.model = _device(model), model
+        width = max(map(len, prompts)) + max_new_tokens
+        ids = torch.tensor([p + [0] * (width - len(p)) for p in prompts], device=device)
+        sizes = torch.tensor([len(p) for p in prompts], device=device)
+        self.ids, self.sizes = ids, sizes
+        self.logits = self._read().repeat_interleave(n, dim=0)
+        self.ids, self.sizes = ids.repeat_interleave(n, dim=0), sizes.repeat_interleave(n)
+
+    def select(self, keep: Tensor) -> None:
+        self.ids, self.sizes = self.ids[keep], self.sizes[keep]
+
+    def step(self, token: Tensor) -> Tensor:
+        self.ids = self.ids.scatter(1, self.sizes[:, None], token[:, None])
+        self.sizes = self.sizes + 1
+        return self._read()
+
+    def _read(self) -> Tensor:
+        ids = self.ids[:, : int(self.sizes.max())]
+        mask = (torch.arange(ids.shape[1], device=ids.device) < self.sizes[:, None]).long()
+        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return logits[torch.arange(len(ids), device=ids.device), self.sizes - 1]
+
+
+def _way(model: Any, depth: int) -> type[_Cached] | type[_Plain]:
+    """How a model is sampled from: with its cache, if that proves right, else without one.
+
+    It is tried once for each depth, which doubles: two prompts of unequal lengths, two responses
+    to each, of which one leaves early; against each row alone.
+    """
+    known = architecture.findings(model).cached
+    attention = str(getattr(model.config, "_attn_implementation", None))
+    size = architecture.trial_size(model, depth)
+    if not any(good and at == attention and size <= d for (at, d), good in known.items()):
+        good = known.get((attention, size))
+        if good is None:
+            good = _cache_alike(model, size)
+            if good is None:
+                return _Cached
+            known[attention, size] = good
+        if not good:
+            architecture.take_plain(model, architecture.CACHE)
+            return _Plain
+    return _Cached
+
+
+def _cache_alike(model: Any, depth: int) -> bool | None:
+    """Whether the cache gives the logits of each row alone; None where these are not finite."""
+    steps, n = min(4, depth // 2), 2
+    prompts = architecture.trial_rows(model, [depth - steps, max(1, depth // 2 - steps)])
+    stop = model.get_input_embeddings().num_embeddings - 1
+    given = torch.arange(2 * n * steps, device=_device(model)).view(2 * n, steps) % stop
+    given[1, 0] = stop
+    seen: list[list[Tensor]] = [[] for _ in given]
+
+    def choose(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        for row, values in zip(rows.tolist(), logits, strict=True):
+            seen[row].append(values)
+        return given[rows, step], log_softmax(logits).new_zeros(len(rows))
+
     try:
-        yield
-    finally:
-        model.train(was_training)
+        with architecture.trial(model):
+            _decode(model, prompts, n, choose, steps, given[1, :1], True, _Cached)
+            if seen[0][0].dtype not in architecture.SAME and not _attends_only(model, prompts[1]):
+                return False
+            for row in (0, 2, 3):
+                text = [*prompts[row // n], *given[row, :-1].tolist()]
+                ids = torch.tensor([text], device=given.device)
+                alone = model(input_ids=ids, use_cache=False).logits[0, -steps:]  # (4, V)
+                if not alone.isfinite().all():
+                    return None
+                cached = torch.stack(seen[row])
+                if not architecture.alike(cached - cached.mean(), alone - alone.mean()):
+                    return False
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # whatever a model raises that keeps another kind of cache, or none
+        return False
+    return True
+
+
+def _attends_only(model: Any, prompt: list[int]) -> bool:
+    """Whether all that a model keeps are keys and values: what rounding in bfloat16 could hide."""
+    from transformers.cache_utils import DynamicLayer
+
+    ids = torch.tensor([prompt[:2]], device=_device(model))
+    cache = model(input_ids=ids, use_cache=True).past_key_values
+    return all(isinstance(layer, DynamicLayer) for layer in cache.layers)
 
 
 def _device(model: Any) -> torch.device:

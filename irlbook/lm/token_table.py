@@ -7,6 +7,7 @@ of a table of logits, its value and its gradient can be compared with sums over 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ from torch import Tensor, nn
 
 from irlbook.errors import ResponseError
 from irlbook.lm.enumerable import EnumerableLM
-from irlbook.lm.logprobs import Tree, collate, sequence_logps, token_logps
+from irlbook.lm.logprobs import sequence_logps, token_logps
+from irlbook.lm.trees import Tree, collate
+
+__all__ = ["TokenTable", "enumerate_model"]
 
 
 class TokenTable(nn.Module):
@@ -40,7 +44,9 @@ class TokenTable(nn.Module):
         with np.errstate(divide="ignore"):
             start = np.log(lm.policy if policy is None else policy)
         self.logits = nn.Parameter(torch.tensor(start, dtype=dtype))
+        self.next_prefix: Tensor
         self.register_buffer("next_prefix", torch.tensor(lm.children), persistent=False)
+        self._last: tuple[Tree, Tensor] | None = None
 
     def response_logits(self, tree: Tree) -> Tensor:
         """(N, A) logits that predict each response token; see :mod:`irlbook.lm.logprobs`.
@@ -52,15 +58,26 @@ class TokenTable(nn.Module):
 
     def log_probabilities(self) -> Tensor:
         """(R,) log pi(y) of every response, in the order of ``lm.responses``; differentiable."""
-        tree = collate([((0,), self.lm.response_ids())])
+        tree = self._every_response
         return sequence_logps(token_logps(self, tree), tree.lengths)
+
+    @cached_property
+    def _every_response(self) -> Tree:
+        """The tree of all responses: a loss over all of them asks for it at every step."""
+        return collate([((0,), self.lm.response_ids())])
 
     def policy(self) -> np.ndarray:
         """(S, A) next-token probabilities."""
         return self.logits.detach().softmax(dim=1).double().cpu().numpy()
 
     def _prefixes(self, tree: Tree) -> Tensor:
-        """(N,) the prefix in which each response token is chosen."""
+        """(N,) the prefix in which each response token is chosen; that of the last tree is kept."""
+        if self._last is None or self._last[0] is not tree:
+            self._last = tree, self._follow(tree)
+        return self._last[1]
+
+    def _follow(self, tree: Tree) -> Tensor:
+        """(N,) as above, token by token down the tree of prefixes."""
         state = torch.zeros_like(tree.target)
         first = tree.lengths.cumsum(0) - tree.lengths  # (R,) where each response starts
         if ((tree.target >= 0) & (tree.target < len(self.lm.tokens))).all():

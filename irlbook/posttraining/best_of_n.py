@@ -18,13 +18,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy.stats import bootstrap
 
-from irlbook.errors import InvalidHyperparameterError, RewardError, ShapeError
-from irlbook.lm.enumerable import best_of_n, best_of_n_kl_bound, kl_divergence
+from irlbook.errors import (
+    InvalidHyperparameterError,
+    RewardError,
+    ShapeError,
+    UninformativeDataError,
+)
+from irlbook.lm.enumerable import best_of_n, best_of_n_kl_bound, check_logps, kl_from_logps
 from irlbook.posttraining.evaluation import best_of_n_gold
-from irlbook.stats import bootstrap_ci
+
+__all__ = [
+    "BestOfNCurve",
+    "best_of_n_curve",
+    "best_of_n_kl",
+    "best_of_n_win_rate",
+    "best_of_n_win_rate_bound",
+    "choose",
+    "win_rate",
+]
 
 # From samples -------------------------------------------------------------------------------------
 
@@ -99,22 +115,29 @@ def best_of_n_curve(
         rng: draws the resamples. level: the coverage aimed at.
 
     Raises:
-        ShapeError: fewer than two prompts, arrays of unlike shape, or a number that is not finite.
+        ShapeError: arrays of unlike shape. NotFiniteError: a number that is not finite.
+        UninformativeDataError: fewer than two prompts.
         InvalidHyperparameterError: an n below 1 or above K, or none at all.
 
     Source: the estimator is that of Nakano et al. 2021 (2112.09332), appendix I; the bootstrap
     over clusters that of Davison and Hinkley 1997, section 3.8.
     """
-    ns = np.array([int(n) for n in ns])
-    if not len(ns):
+    sizes = np.array([int(n) for n in ns])
+    if not len(sizes):
         raise InvalidHyperparameterError("ns is empty; give at least one n.")
-    by_prompt = np.stack([best_of_n_gold(rewards, gold, n) for n in ns], axis=1)  # (P, N)
+    if not 0 < level < 1:
+        raise InvalidHyperparameterError(f"level={level} is not between 0 and 1; 0.95 is usual.")
+    by_prompt = np.stack([best_of_n_gold(rewards, gold, n) for n in sizes], axis=1)  # (P, N)
     if len(by_prompt) < 2:
-        raise ShapeError("an interval over prompts needs at least two prompts.")
-    proxy = [best_of_n_gold(rewards, rewards, n).mean() for n in ns]
-    interval = [bootstrap_ci(x, rng, level=level, resamples=resamples) for x in by_prompt.T]
-    low, high = np.array(interval).T
-    return BestOfNCurve(ns, np.array(proxy), by_prompt.mean(axis=0), low, high, by_prompt)
+        raise UninformativeDataError("an interval over prompts needs at least two prompts.")
+    proxy = [best_of_n_gold(rewards, rewards, n).mean() for n in sizes]
+    settings: dict[str, Any] = {"method": "percentile", "n_resamples": resamples}
+    intervals = [
+        bootstrap((x,), np.mean, confidence_level=level, rng=rng, **settings).confidence_interval
+        for x in by_prompt.T
+    ]
+    low, high = np.array(intervals).T
+    return BestOfNCurve(sizes, np.array(proxy), by_prompt.mean(axis=0), low, high, by_prompt)
 
 
 # Exact, for a distribution that can be written down -----------------------------------------------
@@ -131,7 +154,7 @@ def best_of_n_kl(log_p: np.ndarray, scores: np.ndarray, n: int) -> float:
 
     Source: Beirami et al. 2024 (2401.01879): the bound is theorem 1.
     """
-    return kl_divergence(best_of_n(log_p, scores, n), log_p)
+    return kl_from_logps(best_of_n(log_p, scores, n), log_p)
 
 
 def win_rate(log_p: np.ndarray, log_q: np.ndarray, scores: np.ndarray) -> float:
@@ -149,7 +172,8 @@ def win_rate(log_p: np.ndarray, log_q: np.ndarray, scores: np.ndarray) -> float:
         raise ShapeError("log_p, log_q and scores must be (responses,), of one length.")
     levels, level = np.unique(scores, return_inverse=True)
     mass_p, mass_q = (
-        np.bincount(level, weights=np.exp(x), minlength=len(levels)) for x in (log_p, log_q)
+        np.bincount(level, weights=np.exp(check_logps(x)), minlength=len(levels))
+        for x in (log_p, log_q)
     )
     below = np.cumsum(mass_q) - mass_q
     return float(mass_p @ (below + mass_q / 2) / (mass_p.sum() * mass_q.sum()))

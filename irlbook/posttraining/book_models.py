@@ -4,7 +4,7 @@ A chapter that repeats an experiment over seeds needs several starting points, a
 minutes to train on one core: more than a chapter may last. So five of them ship with the package
 (0.6 MB each), and this file is how they were made:
 
-    irlbook models OUT --seed 0
+    irlbook models train OUT --seed 0
 
 The seed sets everything: demonstrations, first weights, order. The tokenizer alone is shared, so
 that the five can be compared token by token.
@@ -32,10 +32,27 @@ from irlbook.lm.sampling import sample
 from irlbook.posttraining import pipeline, sft
 from irlbook.profiles import Profile
 from irlbook.tasks import reviews
-from irlbook.training import TrainingConfig, evaluate_objective, train
+from irlbook.training.config import TrainingConfig
+from irlbook.training.loop import evaluate_objective, train
+
+__all__ = [
+    "DEMONSTRATIONS",
+    "FINE_TUNING",
+    "Recipe",
+    "SEEDS",
+    "SHIPPED",
+    "build",
+    "folder",
+    "gold_of_samples",
+    "load",
+    "short_run",
+    "tokenizer",
+    "write_world",
+]
 
 SEEDS = (0, 1, 2, 3, 4)
-FINE_TUNING = {"steps": 600, "learning_rate": 1e-4}  # of the profile's model
+DEMONSTRATIONS = 20_000  # and the settings, for the fine-tuning of the profile's model
+FINE_TUNING: dict[str, Any] = {"steps": 600, "learning_rate": 1e-4}
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained"
 
 
@@ -62,12 +79,12 @@ def folder(seed: int = 0, profile: Profile | None = None) -> Path:
         ModelNotFoundError: there is no shipped model of this seed.
     """
     if profile is not None and profile.model is not None:
-        return _fine_tuned(seed, profile)
+        return _fine_tuned(seed, profile, profile.model)
     here = SHIPPED / f"reviews-{seed}"
     if not (here / "config.json").exists():
         raise ModelNotFoundError(
             f"no model of seed {seed} ships with the book; take one of {SEEDS}, or make it: "
-            f"irlbook models FOLDER --seed {seed}"
+            f"irlbook models train FOLDER --seed {seed}"
         )
     return here
 
@@ -106,9 +123,7 @@ def build(
         "held_out_loss": round(held_out_loss, 4),  # nats a token
         **gold_of_samples(copy.deepcopy(model).float(), tokens, seed),
     }
-    models.save(model, tokens, out)
-    text = json.dumps(card, indent=1) + "\n"
-    (Path(out) / "card.json").write_text(text, encoding="utf-8")
+    models.save(model, tokens, out, card)
     return card
 
 
@@ -208,17 +223,28 @@ def gold_of_samples(
     }
 
 
-def _fine_tuned(seed: int, profile: Profile) -> Path:
+def _fine_tuned(seed: int, profile: Profile, model: str) -> Path:
     """The profile's model after SFT on the world's demonstrations, kept in the cache."""
-    name = hashlib.sha256(str(profile.model).encode()).hexdigest()[:12]
-    out = profile.cache / f"{Path(str(profile.model)).name}-{name}" / f"reviews-{seed}"
+    out = profile.cache / f"{Path(model).name}-{_digest(model)}" / f"reviews-{seed}"
     if (out / "model" / "config.json").exists():
         return out / "model"
-    shown = reviews.demonstrations(20_000, np.random.default_rng([seed, 1]))
+    shown = reviews.demonstrations(DEMONSTRATIONS, np.random.default_rng([seed, 1]))
     config = TrainingConfig(
         **FINE_TUNING, seed=seed, device=profile.device, precision=profile.precision
     )
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "demonstrations.jsonl"
         data.write_demonstrations(path, shown)
-        return pipeline.train_sft(pipeline.Source(profile.model, path), out, config).model
+        return pipeline.train_sft(pipeline.Source(model, path), out, config).model
+
+
+def _digest(model: str) -> str:
+    """What tells one start from another in the cache: a folder's bytes, a name, and the recipe."""
+    digest = hashlib.sha256(json.dumps([DEMONSTRATIONS, FINE_TUNING]).encode())
+    if Path(model).is_dir():  # another model in the same folder is another model
+        for path in sorted(path for path in Path(model).iterdir() if path.is_file()):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    else:
+        digest.update(model.encode())
+    return digest.hexdigest()[:12]

@@ -28,7 +28,17 @@ from irlbook.errors import InvalidHyperparameterError, NotConvergedError, Reward
 from irlbook.lm.enumerable import best_of_n
 from irlbook.posttraining.dpo import ipo_loss
 from irlbook.posttraining.sft import sft_loss
-from irlbook.training import Batch, Objective
+from irlbook.training.loop import Batch, Objective
+
+__all__ = [
+    "best_and_worst",
+    "best_of_n_beta",
+    "best_of_n_margin",
+    "bonbon_loss",
+    "bonbon_optimum",
+    "bond_reward",
+    "objective",
+]
 
 
 def best_of_n_margin(n: int) -> float:
@@ -77,6 +87,7 @@ def objective(n: int, alpha: float = 0.005) -> Objective:
 
     def values(scores: Tensor, batch: Batch) -> dict[str, Tensor]:
         policy, reference = batch.per_response(scores), batch.reference  # (P, 2)
+        assert reference is not None  # `needs_reference`
         ratio = (policy - reference).detach()
         return {
             "loss": bonbon_loss(policy, reference, n, alpha),

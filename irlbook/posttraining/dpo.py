@@ -32,18 +32,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
 from irlbook.errors import InvalidHyperparameterError, ResponseError, ShapeError
-from irlbook.lm.logprobs import Group
-from irlbook.training import Batch, Objective
+from irlbook.lm.trees import Group
+from irlbook.posttraining.configs import PreferenceConfig
+from irlbook.training.loop import Batch, Objective
 
-Loss = Literal["dpo", "robust", "ipo", "rso", "slic", "simpo", "kto"]
+__all__ = [
+    "best_against_worst",
+    "dpo_loss",
+    "implicit_rewards",
+    "ipo_loss",
+    "kto_groups",
+    "kto_loss",
+    "kto_reference_point",
+    "objective",
+    "preference_logit",
+    "preference_metrics",
+    "robust_dpo_loss",
+    "rso_loss",
+    "simpo_loss",
+    "slic_loss",
+]
 
 
 def implicit_rewards(policy_logps: Tensor, reference_logps: Tensor, beta: float) -> Tensor:
@@ -222,7 +236,7 @@ def kto_loss(
 ) -> Tensor:
     """w (1 - s(+-(beta log pi/pi_ref - z))): learns from single labels, thumbs up or down.
 
-    + for a good response, - for a bad one. The value saturates on both sides, as in prospect
+    Plus for a good response, minus for a bad one. The value saturates on both sides, as in prospect
     theory: a response that is already far from z, or hopeless, has next to no gradient. Each loss
     lies in [0, w]; where policy = reference and z = 0 it is w/2.
 
@@ -270,28 +284,6 @@ def preference_metrics(
 # For the training loop ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class PreferenceConfig:
-    """Which loss of the family, and its hyper-parameters; a loss ignores those it has not."""
-
-    loss: Loss = "dpo"  # "dpo" with label_smoothing > 0 is conservative DPO
-    beta: float = 0.1  # price of a nat of KL; SimPO's is a scale per token and wants 2 to 10
-    label_smoothing: float = 0.0  # share of labels taken to be flipped: dpo, robust
-    length_normalised: bool = False  # ipo: divide log-ratios by lengths, as TRL does
-    margin: float = 1.0  # slic: in nats; simpo: in units of the reward
-    sft_weight: float = 0.0  # slic: hold to the preferred response
-    desirable_weight: float = 1.0  # kto
-    undesirable_weight: float = 1.0  # kto
-
-    def __post_init__(self) -> None:
-        if self.loss not in get_args(Loss):
-            raise InvalidHyperparameterError(
-                f"loss is {self.loss!r}; choose from {', '.join(get_args(Loss))}."
-            )
-        _positive(beta=self.beta)
-        _smoothing(self.label_smoothing)
-
-
 def objective(config: PreferenceConfig | None = None) -> Objective:
     """A loss of the family for `training.train`.
 
@@ -305,7 +297,7 @@ def objective(config: PreferenceConfig | None = None) -> Objective:
 
     def values(scores: Tensor, batch: Batch) -> dict[str, Tensor]:
         policy = batch.per_response(scores)  # (P, 2)
-        reference = batch.reference
+        reference = policy if free else _reference(batch)
         lengths = batch.tree.lengths.view(-1, 2)
         match c.loss:
             case "dpo":
@@ -368,11 +360,12 @@ def kto_groups(
 
 def _kto_objective(c: PreferenceConfig) -> Objective:
     def mismatched_reward(scores: Tensor, batch: Batch) -> Tensor:
-        return implicit_rewards(batch.per_response(scores)[:, 1], batch.reference[:, 1], c.beta)
+        return implicit_rewards(batch.per_response(scores)[:, 1], _reference(batch)[:, 1], c.beta)
 
     def values(scores: Tensor, batch: Batch) -> dict[str, Tensor]:
-        policy, reference = batch.per_response(scores)[:, 0], batch.reference[:, 0]
+        policy, reference = batch.per_response(scores)[:, 0], _reference(batch)[:, 0]
         good = batch.extra["desirable"]
+        assert batch.shared is not None  # `prepare` has run
         point = batch.shared.clamp(min=0).to(policy.dtype)
         loss = kto_loss(
             policy, reference, good, point, c.beta, c.desirable_weight, c.undesirable_weight
@@ -416,6 +409,12 @@ def best_against_worst(groups: Sequence[Group], rewards: Tensor) -> list[Group]:
         if values[best] > values[worst]:
             pairs.append((prompt, [answers[best], answers[worst]]))
     return pairs
+
+
+def _reference(batch: Batch) -> Tensor:
+    if batch.reference is None:
+        raise ShapeError("this loss compares with a reference, and the batch has none.")
+    return batch.reference
 
 
 def _positive(**values: float) -> None:

@@ -1,20 +1,27 @@
-"""What a reward model is worth: four questions, each blind to something that another one sees.
+"""What a reward model is worth: questions, each blind to something that another one sees.
 
     pairwise_accuracy            does it prefer the better of two responses?
-    within_prompt_spearman       does it put many responses to one prompt in the right order?
     expected_calibration_error   when it says 80 %, is it right in 80 % of the cases?
     best_of_n_gold               what is the response that it picks from n really worth?
 
-Rewards and gold are arrays: pairs (P, 2), or K responses to each of X prompts (X, K).
+Does it put many responses to one prompt in the right order? :mod:`irlbook.metrics` has
+`within_prompt_spearman`. Rewards and gold are arrays: pairs (P, 2), or K responses to each of X
+prompts (X, K).
 """
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.special import gammaln
-from scipy.stats import rankdata
 
-from irlbook.errors import InvalidHyperparameterError, ShapeError
+from irlbook.errors import (
+    InvalidHyperparameterError,
+    NotFiniteError,
+    ShapeError,
+    UninformativeDataError,
+)
+
+__all__ = ["best_of_n_gold", "expected_calibration_error", "pairwise_accuracy", "reliability"]
 
 
 def pairwise_accuracy(rewards: np.ndarray, gold: np.ndarray) -> float:
@@ -29,29 +36,10 @@ def pairwise_accuracy(rewards: np.ndarray, gold: np.ndarray) -> float:
     wanted = np.sign(gold[:, 0] - gold[:, 1])
     found = np.sign(rewards[:, 0] - rewards[:, 1])
     if not wanted.any():
-        raise ShapeError("gold finds every pair equal, so no order can be right or wrong.")
+        raise UninformativeDataError(
+            "gold finds every pair equal, so no order can be right or wrong."
+        )
     return float((1 + wanted * found)[wanted != 0].mean() / 2)
-
-
-def within_prompt_spearman(rewards: np.ndarray, gold: np.ndarray) -> float:
-    """Mean over prompts of the rank correlation between reward and gold.
-
-    It does not change when a number c(x) is added to all rewards of a prompt: neither does what
-    comparisons can teach. A prompt whose gold is constant has no order and is left out; one whose
-    rewards are constant counts as 0.
-
-    Args:
-        rewards, gold: (X, K).
-    """
-    rewards, gold = _alike(rewards, gold)
-    found = []
-    for mine, true in zip(rewards, gold, strict=True):
-        if np.ptp(true) > 0:
-            flat = np.ptp(mine) == 0
-            found.append(0.0 if flat else np.corrcoef(rankdata(mine), rankdata(true))[0, 1])
-    if not found:
-        raise ShapeError("gold is constant within every prompt, so there is no order to find.")
-    return float(np.mean(found))
 
 
 def reliability(rewards: np.ndarray, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,8 +56,10 @@ def reliability(rewards: np.ndarray, bins: int = 10) -> tuple[np.ndarray, np.nda
         empty. A tie is right by half.
     """
     rewards = np.asarray(rewards, dtype=float)
-    if rewards.ndim != 2 or rewards.shape[1] != 2 or not len(rewards) or bins < 1:
-        raise ShapeError(f"rewards {rewards.shape} must be (pairs, 2), and bins at least 1.")
+    if rewards.ndim != 2 or rewards.shape[1] != 2 or not len(rewards):
+        raise ShapeError(f"rewards {rewards.shape} must be (pairs, 2).")
+    if bins < 1:
+        raise InvalidHyperparameterError(f"bins={bins} must be at least 1.")
     margin = rewards[:, 0] - rewards[:, 1]
     confidence = 1 / (1 + np.exp(-np.abs(margin)))
     right = (np.sign(margin) + 1) / 2
@@ -128,5 +118,5 @@ def _alike(rewards: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarra
             "(prompts, responses)."
         )
     if not (np.isfinite(rewards).all() and np.isfinite(gold).all()):
-        raise ShapeError("a reward or gold is not finite; find the response that broke first.")
+        raise NotFiniteError("a reward or gold is not finite; find the response that broke first.")
     return rewards, gold

@@ -13,7 +13,7 @@ is linear, learned from comparisons. Whoever optimises it changes z = v . phi / 
 
     E[gold] = kappa E[z] - c (E[z^2] - 1),      kappa = w . v / |v|,
 
-and two moments of z give the whole curve: of the best of n (:func:`best_of_n_curve`), of the
+and two moments of z give the whole curve: of the best of n (:func:`exact_best_of_n_curve`), of the
 KL-regularised optimum (:func:`tilted_curve`), and of a policy that gambles on the tail
 (:func:`tail_curve`). No sampling anywhere.
 """
@@ -27,8 +27,34 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit, xlogy
 
-from irlbook.errors import InvalidHyperparameterError, RewardError, ShapeError
+from irlbook.errors import (
+    InvalidHyperparameterError,
+    RewardError,
+    ShapeError,
+    UninformativeDataError,
+)
 from irlbook.preferences.bradley_terry import fit_bradley_terry, sample_preferences
+
+__all__ = [
+    "Curve",
+    "Extrapolation",
+    "Form",
+    "GaoFit",
+    "STEP",
+    "World",
+    "distance",
+    "draw_world",
+    "exact_best_of_n_curve",
+    "extrapolate",
+    "fit_gao",
+    "gao_best_of_n",
+    "gao_rl",
+    "learn_proxy",
+    "moments_of_max",
+    "r_squared",
+    "tail_curve",
+    "tilted_curve",
+]
 
 Form = Literal["best of n", "rl"]
 STEP = 0.05  # of the quadrature; halving it changes no moment by more than 1e-10
@@ -167,7 +193,7 @@ def extrapolate(d: Any, gold: Any, kl_limit: float, form: Form = "best of n") ->
     d, gold = _curve(d, gold)
     near = d**2 <= kl_limit * (1 + 1e-12)
     if near.all() or (d[near] > 0).sum() < 3:
-        raise ShapeError(
+        raise UninformativeDataError(
             f"KL <= {kl_limit:.3g} holds for {near.sum()} of {len(d)} points; the fit needs three "
             "with KL > 0, and the prediction one beyond."
         )
@@ -199,8 +225,10 @@ class World:
     def __post_init__(self) -> None:
         w = np.asarray(self.weights, dtype=float)
         object.__setattr__(self, "weights", w)
-        if w.ndim != 1 or not np.isfinite(w).all() or not w.any():
-            raise ShapeError(f"weights {w.shape} must be one finite vector, and not zero.")
+        if w.ndim != 1:
+            raise ShapeError(f"weights have shape {w.shape}; expected one vector.")
+        if not np.isfinite(w).all() or not w.any():
+            raise InvalidHyperparameterError("the weights must be finite, and not zero.")
         if not (self.penalty >= 0 and np.isfinite(self.penalty)):
             raise InvalidHyperparameterError(f"penalty is {self.penalty}; it must be >= 0.")
         _scale(self.degrees)
@@ -308,7 +336,7 @@ def moments_of_max(n: Any, degrees: float = np.inf) -> tuple[np.ndarray, np.ndar
     return z @ weight, (z * z) @ weight
 
 
-def best_of_n_curve(world: World, proxy: np.ndarray, n: Any) -> Curve:
+def exact_best_of_n_curve(world: World, proxy: np.ndarray, n: Any) -> Curve:
     """The best of n by the proxy. KL = log n - (n - 1) / n, exactly: a continuous score never ties.
 
     Source of the KL: Stiennon et al. 2020 (2009.01325), appendix G.3; an upper bound in general,
@@ -335,8 +363,8 @@ def tilted_curve(world: World, proxy: np.ndarray, price: Any) -> Curve:
     """
     if np.isfinite(world.degrees):
         raise InvalidHyperparameterError(
-            "with heavy tails no KL price makes the proxy's optimum finite. Use best_of_n_curve, "
-            "or tail_curve to see why."
+            "with heavy tails no KL price makes the proxy's optimum finite. Use "
+            "exact_best_of_n_curve, or tail_curve to see why."
         )
     price = np.asarray(price, dtype=float)
     if not (price > 0).all():
@@ -422,5 +450,7 @@ def _curve(d: Any, gold: Any) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(gold).all():
         raise RewardError("a gold reward is NaN or infinite; find the policy that broke first.")
     if len(np.unique(d[d > 0])) < 3:
-        raise ShapeError("two coefficients need at least three different points with d > 0.")
+        raise UninformativeDataError(
+            "two coefficients need at least three different points with d > 0."
+        )
     return d, gold

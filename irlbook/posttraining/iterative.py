@@ -11,46 +11,26 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from irlbook.errors import InvalidHyperparameterError
+from irlbook.data.records import Prompt
 from irlbook.lm.logprobs import ResponseScorer
-from irlbook.lm.sampling import sample
-from irlbook.lm.tokenization import encode_prompt, pad_id, stop_ids
+from irlbook.lm.tokenization import pad_id
 from irlbook.posttraining import dpo
-from irlbook.posttraining.rewards import Reward, as_gold, draw_prompts, rewards_of
-from irlbook.training import TrainingConfig, score, train
+from irlbook.posttraining.configs import IterativeConfig
+from irlbook.posttraining.rollouts import (
+    PolicyScorer,
+    Reward,
+    Sampler,
+    draw_and_score,
+    draw_prompts,
+)
+from irlbook.training.loop import score, train
 
-
-@dataclass(frozen=True)
-class IterativeConfig:
-    """Hyper-parameters of the rounds; those of the steps within one are the training's."""
-
-    rounds: int = 3
-    samples: int = 8  # responses to each prompt, of which the best meets the worst
-    prompts_per_round: int | None = None  # drawn anew each round; None takes all each time
-    max_new_tokens: int = 80  # where a sample is cut
-    reference: Literal["start", "previous"] = "start"  # what DPO holds the policy to
-    loss: dpo.PreferenceConfig = dpo.PreferenceConfig()
-    training: TrainingConfig = field(  # of one round, with its own optimiser and schedule
-        default_factory=lambda: TrainingConfig(learning_rate=1e-4)
-    )
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1 or self.samples < 2 or self.prompts_per_round == 0:
-            raise InvalidHyperparameterError(
-                "rounds and prompts_per_round must be at least 1, and samples 2: a pair."
-            )
-        if self.reference not in ("start", "previous"):
-            raise InvalidHyperparameterError(
-                f"reference is {self.reference!r}; use start or previous."
-            )
-        if self.loss.loss == "kto":
-            raise InvalidHyperparameterError("KTO takes labelled responses, and these are pairs.")
+__all__ = ["Round", "iterate_dpo"]
 
 
 @dataclass(frozen=True)
@@ -80,12 +60,13 @@ class Round:
 def iterate_dpo(
     model: Any,
     tokenizer: Any,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     reward: Reward | nn.Module,
     config: IterativeConfig | None = None,
     *,
     seed: int = 0,
-    gold: Reward | None = None,
+    gold: Reward | nn.Module | None = None,
+    sampler: Sampler | None = None,
 ) -> tuple[Any, list[Round]]:
     """Improve a policy on its own samples, a round at a time.
 
@@ -95,6 +76,7 @@ def iterate_dpo(
         reward: a function of (prompts, responses), or a `RewardScorer` on the same tokenizer.
         seed: of prompts, samples and the order of the pairs.
         gold: measured, never optimised.
+        sampler: draws the responses; None is the book's own.
 
     Returns:
         The trained policy, and rounds + 1 reports: the first is of `model`, the last of the policy
@@ -112,32 +94,25 @@ def iterate_dpo(
     reports = []
     for number in range(config.rounds + 1):
         own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])  # of this round
-        asked = draw_prompts(prompts, config.prompts_per_round, own)
-        drawn = sample(
-            policy,
-            [encode_prompt(tokenizer, prompt) for prompt in asked],
+        rollout = draw_and_score(
+            PolicyScorer(policy).eval(),
+            PolicyScorer(start),
+            tokenizer,
+            draw_prompts(prompts, config.prompts_per_round, own),
             config.samples,
-            max_new_tokens=config.max_new_tokens,
-            stop_ids=stop_ids(tokenizer, model),
+            reward,
+            config.training,
             seeds=own,
-            training=True,
+            max_new_tokens=config.max_new_tokens,
+            sampler=sampler,
+            gold=gold,
+            untrained=number == 0,
         )
-        rewards = rewards_of(reward, asked, drawn, tokenizer, config.training).flatten()  # (R,)
-        logps = torch.stack([values.sum() for values in drawn.logps]).cpu()
-        base = score(ResponseScorer(start), drawn.groups, config.samples, config.training, pad)
-        report = Round(
-            number,
-            reward=float(rewards.mean()),
-            kl=float((logps - base.flatten()).mean()),
-            ended=float(np.mean(drawn.ended)),
-        )
-        if gold is not None:
-            with as_gold():
-                true = rewards_of(gold, asked, drawn, tokenizer, config.training)
-            report = replace(report, gold=float(true.mean()))
-        pairs = dpo.best_against_worst(drawn.groups, rewards)
+        found = rollout.report()
+        report = Round(number, found["reward"], found["kl"], found["ended"], found.get("gold"))
+        pairs = dpo.best_against_worst(rollout.groups, rollout.rewards.flatten())
         if number < config.rounds:
-            report = replace(report, pairs=len(pairs), ties=len(asked) - len(pairs))
+            report = replace(report, pairs=len(pairs), ties=len(rollout.groups) - len(pairs))
         if report.pairs:
             reference = None  # the policy as the round finds it
             if objective.needs_reference and config.reference == "start":

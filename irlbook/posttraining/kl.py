@@ -23,14 +23,13 @@ enumeration in the tests.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from irlbook.errors import InvalidHyperparameterError, ShapeError
+from irlbook.posttraining.configs import Estimator
 
-Estimator = Literal["k1", "k2", "k3"]
+__all__ = ["kl_estimate", "kl_loss", "kl_penalty"]
 
 
 def kl_estimate(policy_logps: Tensor, reference_logps: Tensor, estimator: Estimator) -> Tensor:

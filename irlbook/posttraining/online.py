@@ -1,75 +1,106 @@
 """Policy gradients for language models: sample, score, step; seven published methods, one loop.
 
-An iteration draws k responses to each of P prompts from the policy, asks the reward, turns rewards
-into an advantage for each token, and takes AdamW steps. What sets the methods apart stands in
-:mod:`irlbook.posttraining.online_methods`; only DAPO shows here: it draws again for the prompts
-whose responses are all worth the same.
+An iteration draws k responses to each of P prompts and asks the reward, turns rewards into an
+advantage for each token, and takes AdamW steps on the loss. From the command to the gradient, in
+the order in which it is read:
 
-The sampler's log-probabilities are those of the old policy, so no forward pass computes them. All
-randomness follows from (seed, iteration): a run that was killed goes on to the same numbers.
+    cli/train.py         `_train`            what was asked for, as settings
+    online_pipeline.py   `train_policy`      files become model, prompts and reward
+    online.py            `train_online`      an iteration is
+    rollouts.py          `draw_and_score`      samples, with their rewards and log pi_ref
+    online.py            `learn`               `token_advantages`, all that knows a method's name
+    policy_gradient.py                           `grpo_advantage`
+    online.py            `step`                a minibatch, and its `objective`
+    policy_gradient.py                           `clipped_surrogate`; in kl.py `kl_loss`
+    training/loop.py     `accumulate`        forward, loss, backward, a micro-batch at a time
+
+`configs.METHODS` says how each method was published. Two of them show in the loop: DAPO draws again
+for the prompts whose responses are all worth the same, and PPO has a value head.
+
+REINFORCE's baseline is the mean reward of the batch's *other* responses: unbiased, and without a
+memory. The price of leaving the start, beta KL(pi || pi_ref), is taken off the reward, or added to
+the loss (:mod:`irlbook.posttraining.kl`). The sampler's log-probabilities are those of the old
+policy, so no forward pass computes them.
+
+All randomness follows from (seed, iteration): a run that was killed goes on to the same numbers.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from irlbook import distributed
-from irlbook.checkpoints import Metrics, Run, fingerprint
+from irlbook.data.records import Prompt
 from irlbook.errors import (
     ConstantRewardWarning,
     EndlessResponsesWarning,
     InvalidHyperparameterError,
-    RewardError,
     SamplingError,
+    StaleSamplesError,
 )
-from irlbook.lm.logprobs import (
-    Group,
-    collate,
-)
-from irlbook.lm.sampling import Samples
+from irlbook.lm.logprobs import sequence_logps
 from irlbook.lm.tokenization import encode_prompt, pad_id, stop_ids
+from irlbook.lm.trees import Group, collate
 from irlbook.posttraining import kl
 from irlbook.posttraining import policy_gradient as pg
-from irlbook.posttraining.online_methods import (
-    METHODS,
-    OnlineConfig,
+from irlbook.posttraining.configs import METHODS, Normalisation, OnlineConfig, Settled
+from irlbook.posttraining.rollouts import (
+    CopySampler,
     PolicyScorer,
-    alike,
-    explained_variance,
-    objective,
-    shaped,
-    token_advantages,
-    token_weights,
+    Reward,
+    Rollout,
+    Sampler,
+    draw,
+    draw_and_score,
+    draw_prompts,
+    kl_to,
 )
-from irlbook.posttraining.rewards import Reward, as_gold, draw_prompts, rewards_of
-from irlbook.posttraining.rollouts import Sampler, built_in, draw_shared
-from irlbook.training import (
+from irlbook.training import distributed
+from irlbook.training.checkpoints import Metrics, Run, fingerprint, going_on
+from irlbook.training.config import StepConfig
+from irlbook.training.loop import (
     Batch,
+    Objective,
     accumulate,
     adamw,
     disable_dropout,
     learning_rate,
     micro_batches,
     row_sizes,
+    token_scores,
 )
 
+__all__ = [
+    "Learner",
+    "OnlineResult",
+    "PATIENCE",
+    "alike",
+    "dull",
+    "explained_variance",
+    "learn",
+    "objective",
+    "shaped",
+    "step",
+    "token_advantages",
+    "token_weights",
+    "train_online",
+    "without_gold",
+]
+
 PATIENCE = 5  # iterations in a row before a warning
-STALE = 0.1  # nats a token between sampler and policy, on average, that rounding may explain
 
 
 @dataclass
@@ -80,11 +111,13 @@ class OnlineResult:
         policy: the trained copy; the last good one, if the run was stopped because it broke.
         history: a row an iteration, of the samples that it drew *before* its steps.
         stopped: why it ended early, or None.
+        resumed: iterations that were done before this call, by a run that it went on with.
     """
 
     policy: Any
     history: list[dict[str, float]] = field(default_factory=list)
     stopped: str | None = None
+    resumed: int = 0
 
     def column(self, name: str) -> np.ndarray:
         """(iterations,) one metric over the run; NaN where a row does not have it."""
@@ -94,7 +127,7 @@ class OnlineResult:
 def train_online(
     model: Any,
     tokenizer: Any,
-    prompts: Sequence[Any],
+    prompts: Sequence[Prompt],
     reward: Reward | nn.Module,
     config: OnlineConfig | None = None,
     *,
@@ -115,11 +148,13 @@ def train_online(
             as a `RewardScorer` on the same tokenizer.
         seed: of prompts, samples and minibatches.
         gold: measured, never optimised.
-        sampler: draws the responses; None is the book's own.
+        sampler: draws the responses; None is the book's own. With `shard` it is called by all
+            processes at once, with split weights (`distributed.whole_weights` gathers them); None
+            is the book's own on a whole copy in each process.
         out: the run's folder. None keeps nothing on disk.
         resume: go on where the run in `out` stopped; False starts over and replaces it.
         evaluate: what it says of the policy joins the row of every `evaluate_every`-th iteration
-            and of the last, after its steps. It must leave the weights alone.
+            and of the last, after its steps. It must leave the weights alone; not with `shard`.
         stop: called before each further iteration with the rows so far, one at least, *without*
             whatever is called gold; a text ends the run, and is the reason.
 
@@ -134,405 +169,419 @@ def train_online(
         SamplingError: the sampler's log-probabilities are not the model's.
         ResumeMismatchError, CheckpointError, DeviceUnavailableError, InvalidHyperparameterError.
     """
-    config = (config or OnlineConfig()).settled()
+    told = (config or OnlineConfig()).settled()
     if not len(prompts):
         raise InvalidHyperparameterError("there are no prompts to sample from.")
-    training = config.training
-    loop = _Loop(model, tokenizer, prompts, reward, gold, sampler, config, seed)
-    identity = _identity(loop.scorer, prompts if out else (), config, seed)
-    run = Run(out, identity, loop.accelerator, loop.scorer, loop.optimizer)
+    steps = told.training
+    if evaluate is None and steps.evaluate_every != StepConfig.evaluate_every:
+        raise InvalidHyperparameterError(
+            f"evaluate_every is {steps.evaluate_every}, and there is no `evaluate` to call."
+        )
+    distributed.check_shard(steps)
+    if evaluate is not None and steps.shard:
+        raise InvalidHyperparameterError(
+            "`evaluate` gets the policy, which shard has split over the processes. Leave one out."
+        )
+    accelerator = distributed.accelerator(steps.device, steps.precision)
+    policy, reference = _scorers(model, told, accelerator.device)
+    identity = _identity(policy, model, tokenizer, prompts if out else (), told, seed)
+    learner = _learner(policy, told, accelerator, pad_id(tokenizer), seed)
+    if steps.shard:
+        distributed.shard(reference, steps.precision)
+        sampler = sampler or CopySampler(_copy(model, accelerator.device))
+    asked = min(told.prompts, len(prompts))
+
+    def draw_for(iteration: int, attempt: int = 0, most: int = asked) -> Rollout:
+        """The samples of an iteration, or more of them, with their rewards and log pi_ref."""
+        chosen, seeds = _prompts(prompts, most, seed, iteration, attempt)
+        return draw_and_score(
+            policy,
+            reference,
+            tokenizer,
+            chosen,
+            told.samples,
+            reward,
+            steps,
+            seeds=seeds,
+            max_new_tokens=told.max_new_tokens,
+            sampler=sampler,
+            gold=gold,
+            greedy=told.method == "remax",
+            untrained=iteration == first,
+        )
+
+    run = Run(out, identity, accelerator, policy, learner.optimizer)
     with ExitStack() as at_end:
-        at_end.callback(loop.close)
+        if not steps.shard:
+            at_end.callback(accelerator.unwrap_model, learner.wrapped, keep_fp32_wrapper=False)
+        at_end.callback(learner.optimizer.zero_grad)
+        at_end.callback(policy.eval)
         first = done = run.open(resume)
-        reports = _Reports(run, first, config, loop.asked)
+        reports = _Reports(run, first, told, asked)
         at_end.callback(reports.close)
-        good, stopped, broke = loop.weights(), None, False
-        for iteration in range(first, config.iterations):
+        good, stopped, broke = _weights(policy), None, False
+        for iteration in range(first, told.iterations):
             if stop and reports.rows and (stopped := stop(without_gold(reports.rows))):
                 break
             began = time.perf_counter()
             try:
-                rollout, base = loop.draw(iteration, first=iteration == first)
-                row = {"iteration": iteration + 1, **rollout.report(base)}
-                if not row["kl"] <= config.max_kl:
+                with _breaking(iteration > first):
+                    rollout = draw_for(iteration)
+                    for attempt in range(1, told.redraws + 1 if told.method == "dapo" else 1):
+                        missing = asked - int((~dull(told, rollout)).sum())
+                        if not missing:
+                            break
+                        more = max(missing, accelerator.num_processes)
+                        rollout = rollout.joined(draw_for(iteration, attempt, more))
+                row = {"iteration": iteration + 1, **rollout.report()}
+                row["constant_groups"] = float(alike(rollout.rewards).sum())
+                if not row["kl"] <= told.max_kl:
                     reports.add(row)
-                    raise _explosion(row["kl"], config)
-                good = loop.weights()  # what they wrote has been looked at
-                if iteration > first and iteration % training.checkpoint_every == 0:
-                    run.save(iteration, training.keep)
-                row |= loop.learn(rollout, base, iteration)
+                    raise _explosion(row["kl"], told)
+                good = _weights(policy)  # what they wrote has been looked at
+                if iteration > first and iteration % steps.checkpoint_every == 0:
+                    run.save(iteration, steps.keep)
+                row |= learn(learner, rollout, iteration)
             except _Broken as broken:
                 stopped, broke = f"iteration {iteration + 1}: {broken}", True
-                loop.restore(good)
+                _restore(policy, good)
                 break
             row["tokens_per_second"] = rollout.tokens / (time.perf_counter() - began)
             done = iteration + 1
-            last = done == config.iterations
-            if evaluate is not None and (last or done % training.evaluate_every == 0):
-                row |= loop.evaluate(evaluate)
+            if evaluate and (done == told.iterations or done % steps.evaluate_every == 0):
+                policy.eval()
+                row |= evaluate(policy.model)
+                policy.train()
             reports.add(row)
         if done > first and not broke:
-            try:
-                loop.look(done)
-                run.save(done, training.keep)
+            try:  # nothing else draws from the last step's policy, which may have led too far
+                with _breaking(True):
+                    chosen, seeds = _prompts(prompts, asked, seed, done)
+                    last = draw(
+                        policy,
+                        tokenizer,
+                        chosen,
+                        told.samples,
+                        steps,
+                        seeds=seeds,
+                        max_new_tokens=told.max_new_tokens,
+                        sampler=sampler,
+                    )
+                found = kl_to(token_scores(reference, last.groups, steps, learner.pad), last)
+                if not found <= told.max_kl:
+                    raise _explosion(found, told)
+                run.save(done, steps.keep)
             except _Broken as broken:
                 stopped = f"after iteration {done}: {broken}"
-                loop.restore(good)
-        return OnlineResult(loop.scorer.model, reports.rows, stopped or None)
+                _restore(policy, good)
+        trained = policy.model
+        if steps.shard:
+            trained = copy.deepcopy(model).eval()
+            distributed.copy_weights(policy.model, trained)
+        return OnlineResult(trained, reports.rows, stopped or None, first)
 
 
-# What an iteration learns from --------------------------------------------------------------------
+class Learner(NamedTuple):
+    """What takes the steps: the policy, the same as it is wrapped for several processes, AdamW."""
+
+    policy: PolicyScorer
+    wrapped: nn.Module
+    optimizer: Any
+    accelerator: Any
+    config: Settled
+    pad: int
+    seed: int
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """k responses to each of P prompts: R responses, N tokens.
+def _copy(model: Any, device: torch.device) -> Any:
+    """A copy that does not learn."""
+    return copy.deepcopy(model).to(device).eval().requires_grad_(False)
 
-    Attributes:
-        groups: (prompt, its k responses), P of them.
-        logps: (N,) of the policy that drew them, at its temperature.
-        ended: (R,) whether each ended by itself.
-        rewards: (P, k). gold: (P, k), or None.
-        greedy: (P,) the reward of each prompt's likeliest response (ReMax), or None.
+
+def _scorers(
+    model: Any, config: Settled, device: torch.device
+) -> tuple[PolicyScorer, PolicyScorer]:
+    """Copies of the model: one that learns, and the reference."""
+    reference = PolicyScorer(_copy(model, device), config.temperature)
+    own = copy.deepcopy(model).to(device)
+    policy = PolicyScorer(own, config.temperature, config.method == "ppo").train()
+    disable_dropout(policy)
+    return policy, reference
+
+
+def _learner(
+    policy: PolicyScorer, config: Settled, accelerator: Any, pad: int, seed: int
+) -> Learner:
+    """What takes the steps, on the policy as it is told to lie over the processes."""
+    if config.training.shard:
+        distributed.shard(policy, config.training.precision)
+    wrapped, optimizer = policy, adamw(policy.model, config.training, accelerator.device)
+    if policy.value is not None:
+        head = {"params": list(policy.value.parameters()), "weight_decay": 0.0}
+        optimizer.add_param_group(head | {"faster": config.value_rate})
+    if not config.training.shard:
+        wrapped, optimizer = accelerator.prepare(policy, optimizer)
+    return Learner(policy, wrapped, optimizer, accelerator, config, pad, seed)
+
+
+def _prompts(
+    prompts: Sequence[Prompt], most: int, seed: int, iteration: int, attempt: int = 0
+) -> tuple[list[Prompt], list[int]]:
+    """Prompts of an iteration, and a seed for each."""
+    key = np.random.SeedSequence([seed, iteration, attempt]).generate_state(most + 1).tolist()
+    chosen = draw_prompts(prompts, most, key[0])
+    return chosen, key[1 : len(chosen) + 1]
+
+
+# From a rollout to steps --------------------------------------------------------------------------
+
+
+def learn(learner: Learner, rollout: Rollout, iteration: int) -> dict[str, float]:
+    """The optimiser's steps on one rollout, and their metrics."""
+    config, lengths = learner.config, rollout.lengths
+    old, base = rollout.logps, rollout.base
+    penalty = torch.zeros(len(old), dtype=torch.float64)  # (N,)
+    if config.kl == "penalty":
+        penalty = config.beta * kl.kl_penalty(old.double(), base.double(), config.estimator)
+    values = None
+    if config.method == "ppo":
+        scores = token_scores(learner.policy, rollout.groups, config.training, learner.pad)
+        values = scores[:, 1].double()  # (N,)
+    rewards = shaped(config, rollout.rewards, lengths)
+    advantages, targets = token_advantages(
+        config, rewards, lengths, penalty, values, rollout.greedy
+    )
+    tokens, row = {"old": old, "reference": base, "advantages": advantages}, {}
+    if values is not None and targets is not None:
+        tokens |= {"values": values, "targets": targets}
+        row["explained_variance"] = explained_variance(values, targets)
+    used = np.arange(len(rollout.groups))
+    if config.method == "dapo":
+        used = used[~dull(config, rollout).numpy()]
+        row["drawn_groups"] = float(len(rollout.groups))
+
+    rate = learning_rate(iteration, config.iterations, config.training)
+    for group in learner.optimizer.param_groups:
+        group["lr"] = rate * group.get("faster", 1.0)
+    counts = [sum(map(len, answers)) for _, answers in rollout.groups]
+    parts = {name: x.split(counts) for name, x in tokens.items()}  # (P,) tensors of its tokens
+    steps = []
+    for epoch in range(config.epochs):
+        order = np.random.default_rng([learner.seed, iteration, epoch]).permutation(used)
+        for chosen in np.array_split(order, config.minibatches):
+            own = {name: [x[i] for i in chosen] for name, x in parts.items()}
+            steps += step(learner, [rollout.groups[i] for i in chosen], own)
+    names = ["loss", "grad_norm", *(("clip_fraction",) if METHODS[config.method].clips else ())]
+    names += ["value_loss"] if values is not None else []
+    row |= {name: float(np.mean([s[name] for s in steps])) if steps else 0.0 for name in names}
+    row.setdefault("clip_fraction", 0.0)
+    return row | {"learning_rate": rate}
+
+
+def step(
+    learner: Learner, groups: Sequence[Group], tokens: dict[str, list[Tensor]]
+) -> list[dict[str, float]]:
+    """One AdamW step on some groups, and its metrics; none, where they have nothing to teach.
+
+    Args:
+        tokens: what `objective` takes, a tensor of its tokens for each group.
     """
+    policy, config = learner.policy, learner.config
+    mute = config.method != "ppo" and not (config.kl == "loss" and config.beta)
+    rows = [[k] for k in range(len(groups)) if not mute or tokens["advantages"][k].any()]
+    if not rows:
+        return []
+    lengths = torch.tensor([len(y) for _, answers in groups for y in answers])
+    weights = token_weights(lengths, config.normalisation, config.constant)
+    tokens = tokens | {"weights": list(weights.split([len(x) for x in tokens["old"]]))}
+    device = learner.accelerator.device
+    dtype = torch.promote_types(next(policy.parameters()).dtype, torch.float32)
 
-    groups: list[Group]
-    logps: Tensor
-    ended: list[bool]
-    rewards: Tensor
-    gold: Tensor | None = None
-    greedy: Tensor | None = None
-
-    @property
-    def lengths(self) -> Tensor:
-        """(R,)"""
-        return torch.tensor([len(y) for _, answers in self.groups for y in answers])
-
-    @property
-    def tokens(self) -> int:
-        """All tokens that are computed: each prompt once."""
-        return sum(len(x) + sum(map(len, answers)) for x, answers in self.groups)
-
-    def report(self, base: Tensor) -> dict[str, float]:
-        """The metrics of the samples; `base` (N,) is log pi_ref of their tokens."""
-        lengths = self.lengths
-        named = {} if self.gold is None else {"gold": float(self.gold.mean())}
-        return {
-            "reward": float(self.rewards.mean()),
-            "reward_std": float(self.rewards.std(correction=0)),
-            **named,
-            "kl": float((self.logps.double() - base.double()).sum() / len(lengths)),
-            "entropy": -float(self.logps.double().mean()),
-            "length": float(lengths.double().mean()),
-            "ended": float(np.mean(self.ended)),
-            "constant_groups": float(alike(self.rewards).sum()),
-        }
-
-    def joined(self, other: Rollout) -> Rollout:
-        """Both, one after the other."""
-        gold = None if self.gold is None else torch.cat([self.gold, other.gold])
-        return Rollout(
-            self.groups + other.groups,
-            torch.cat([self.logps, other.logps]),
-            self.ended + other.ended,
-            torch.cat([self.rewards, other.rewards]),
-            gold,
+    def batch(part: Sequence[list[int]]) -> Batch:
+        picked = [k for row in part for k in row]
+        extra = {name: torch.cat([parts[k] for k in picked]) for name, parts in tokens.items()}
+        return Batch(
+            tree=collate([groups[k] for k in picked], learner.pad).to(device),
+            examples=torch.tensor(picked),
+            reference=None,
+            extra={name: x.to(device, dtype) for name, x in extra.items()},
         )
 
+    ranks = (learner.accelerator.process_index, learner.accelerator.num_processes)
+    parts = micro_batches(rows, row_sizes(rows, groups), config.training.max_tokens, *ranks)
+    batches = ((batch(part), weight) for part, weight in parts)
+    loss = objective(config, int(lengths.sum()))
+    row, _ = accumulate(learner.wrapped, learner.accelerator, loss, batches, len(parts), 1)
+    longest = config.training.max_grad_norm
+    norm = nn.utils.clip_grad_norm_(policy.model.parameters(), longest)
+    row["grad_norm"] = float(distributed.whole(norm))
+    if policy.value is not None:  # apart: a wrong critic does not shorten the policy's step
+        nn.utils.clip_grad_norm_(policy.value.parameters(), longest)
+    if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+        raise _Broken(
+            f"loss {row['loss']} and gradient norm {row['grad_norm']}. The policy that is kept "
+            "drew this iteration's samples. Lower the learning rate, and look for rewards that "
+            "are huge."
+        )
+    learner.optimizer.step()
+    learner.optimizer.zero_grad()
+    return [row]
 
-# The loop's parts ---------------------------------------------------------------------------------
+
+# From rewards to a loss ---------------------------------------------------------------------------
+
+
+def alike(rewards: Tensor) -> Tensor:
+    """(P,) bool, as `constant_groups`; a group of one is never called constant."""
+    if rewards.shape[1] == 1:
+        return torch.zeros(len(rewards), dtype=torch.bool)
+    return pg.constant_groups(rewards)
+
+
+def dull(config: Settled, rollout: Rollout) -> Tensor:
+    """(P,) bool: groups that DAPO draws again for."""
+    return alike(shaped(config, rollout.rewards, rollout.lengths))
+
+
+def shaped(config: Settled, rewards: Tensor, lengths: Tensor) -> Tensor:
+    """(P, k) what is optimised: DAPO fines responses that come near the cut."""
+    if config.method != "dapo" or not config.overlong:
+        return rewards
+    fine = pg.overlong_penalty(lengths, config.max_new_tokens, config.overlong)
+    return rewards + fine.view_as(rewards)
+
+
+def token_advantages(
+    config: OnlineConfig,
+    rewards: Tensor,
+    lengths: Tensor,
+    penalty: Tensor,
+    values: Tensor | None = None,
+    greedy: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """((N,) advantages, (N,) targets of the value head or None): all that knows a method's name.
+
+    Args:
+        rewards: (P, k). lengths: (R,), R = P k.
+        penalty: (N,) beta times the KL estimate of each token; zeros where KL is in the loss.
+        values: (N,) ppo's V of each prefix. greedy: (P,) of remax.
+    """
+    if config.method == "ppo":
+        assert values is not None
+        paid = -penalty
+        paid[lengths.cumsum(0) - 1] += rewards.flatten()
+        found, targets = pg.token_gae(paid, values, lengths, lam=config.lam)
+        if config.whiten:
+            found = (found - found.mean()) / (found.std(correction=0) + 1e-8)
+        return found, targets
+    net = rewards - sequence_logps(penalty, lengths).view_as(rewards)  # (P, k)
+    match config.method:
+        case "reinforce":
+            others = (net.sum() - net) / max(1, net.numel() - 1)
+            found = pg.reinforce_advantage(net, others)
+        case "remax":
+            assert greedy is not None
+            found = pg.remax_advantage(net, greedy)
+        case "rloo":
+            found = pg.rloo_advantage(net).masked_fill(alike(net)[:, None], 0.0)  # not 1e-17
+        case method:
+            found = pg.grpo_advantage(net, scale=method != "dr_grpo")
+    return pg.per_token(found.flatten(), lengths), None
+
+
+def token_weights(lengths: Tensor, normalisation: Normalisation, constant: float) -> Tensor:
+    """(N,) what a token's loss is multiplied by in `policy_gradient.aggregate`, which is linear.
+
+    With these weights a step's loss is a plain sum, whatever micro-batches it is cut into.
+
+    Args:
+        lengths: (R,) tokens of each response.
+    """
+    same = torch.ones(len(lengths), dtype=torch.float64)
+    match normalisation:
+        case "sequence":  # the mean over responses of the mean over tokens
+            each = same / len(lengths) / lengths
+        case "token":  # the mean over all tokens
+            each = same / int(lengths.sum())
+        case _:  # the sum of each response over a constant, and the mean over responses
+            each = same / (len(lengths) * constant)
+    return torch.repeat_interleave(each, lengths)
+
+
+def objective(config: Settled, tokens: int) -> Objective:
+    """The loss of a step, for `training.accumulate` with a `PolicyScorer`.
+
+    `Batch.extra` holds (n,) tensors of the batch's tokens: old, reference, advantages, weights, and
+    for PPO values and targets.
+
+    Args:
+        tokens: of the whole step, over which metrics are means.
+    """
+    clips = METHODS[config.method].clips
+
+    def values(scores: Tensor, batch: Batch) -> dict[str, Tensor]:
+        x = batch.extra
+        logps, v = scores.unbind(1) if scores.ndim == 2 else (scores, None)
+        if clips:
+            losses = pg.clipped_surrogate(
+                logps, x["old"], x["advantages"], config.clip_low, config.clip_high
+            )
+        else:
+            losses = pg.reinforce_loss(logps, x["advantages"])
+        if config.kl == "loss" and config.beta:
+            losses = losses + config.beta * kl.kl_loss(logps, x["reference"], config.estimator)
+        found = {"loss": x["weights"] * losses}
+        if clips:
+            ratio = torch.exp(logps.detach() - x["old"])
+            high = (x["advantages"] > 0) & (ratio > 1 + config.clip_high)
+            low = (x["advantages"] < 0) & (ratio < 1 - config.clip_low)
+            found["clip_fraction"] = (high | low) / tokens
+        if v is not None:
+            errors = pg.value_loss(v, x["values"], x["targets"], config.value_clip)
+            found["value_loss"] = errors / tokens
+            found["loss"] = found["loss"] + config.value_weight * found["value_loss"]
+        return found
+
+    return Objective(repr(config), values, responses=config.samples)
+
+
+def explained_variance(values: Tensor, targets: Tensor) -> float:
+    """1 - Var(target - V) / Var(target): 1 is perfect, 0 no better than a constant."""
+    spread = float(targets.double().var(correction=0))
+    return 1 - float((targets - values).double().var(correction=0)) / spread if spread else 0.0
+
+
+# Parts of the loop --------------------------------------------------------------------------------
 
 
 class _Broken(Exception):
     """The policy is not worth going on with."""
 
 
-class _Loop:
-    """Policy, reference and optimiser, and the two halves of an iteration: draw and learn."""
+@contextmanager
+def _breaking(trained: bool) -> Iterator[None]:
+    """A policy that cannot be sampled from is broken, once it has been trained."""
+    try:
+        yield
+    except SamplingError as error:
+        if not trained or isinstance(error, StaleSamplesError):
+            raise  # wrong before any step, or wrong with the sampler
+        raise _Broken(str(error)) from error
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        prompts: Sequence[Any],
-        reward: Reward | nn.Module,
-        gold: Reward | nn.Module | None,
-        sampler: Sampler | None,
-        config: OnlineConfig,
-        seed: int,
-    ) -> None:
-        self.tokenizer, self.prompts, self.reward, self.gold = tokenizer, prompts, reward, gold
-        self.sampler, self.config, self.seed = sampler, config, seed
-        self.objective = objective(config)
-        self.pad, self.stops = pad_id(tokenizer), stop_ids(tokenizer, model)
-        training = config.training
-        self.accelerator = distributed.accelerator(training.device, training.precision)
-        self.ranks = (self.accelerator.process_index, self.accelerator.num_processes)
-        self.asked = min(config.prompts, len(prompts))
-        if self.asked < self.ranks[1]:
-            raise InvalidHyperparameterError(
-                f"{self.asked} prompts an iteration for {self.ranks[1]} processes; one each at "
-                "least."
-            )
-        start = copy.deepcopy(model).to(self.accelerator.device).eval().requires_grad_(False)
-        self.reference = PolicyScorer(start, config.temperature)
-        own = copy.deepcopy(model).to(self.accelerator.device)
-        self.scorer = PolicyScorer(own, config.temperature, config.method == "ppo").train()
-        disable_dropout(self.scorer)
-        optimizer = adamw(own, training, self.accelerator.device)
-        if self.scorer.value is not None:
-            head = {"params": list(self.scorer.value.parameters()), "weight_decay": 0.0}
-            optimizer.add_param_group(head | {"faster": config.value_rate})
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.scorer, optimizer)
 
-    def close(self) -> None:
-        self.scorer.eval()
-        self.optimizer.zero_grad()
-        self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+def _weights(policy: nn.Module) -> list[Tensor]:
+    """A copy of this process's part in the machine's memory, which a GPU need not hold."""
+    distributed.reshard(policy)
+    trained = (p for p in policy.parameters() if p.requires_grad)
+    return [distributed.own_part(p).to("cpu", copy=True) for p in trained]
 
-    def weights(self) -> list[Tensor]:
-        """A copy in the machine's memory, which a GPU need not hold."""
-        trained = (p for p in self.scorer.parameters() if p.requires_grad)
-        return [p.detach().to("cpu", copy=True) for p in trained]
 
-    @torch.no_grad()
-    def restore(self, weights: list[Tensor]) -> None:
-        trained = (p for p in self.scorer.parameters() if p.requires_grad)
-        for p, value in zip(trained, weights, strict=True):
-            p.copy_(value)
-
-    def evaluate(self, evaluate: Callable[[Any], Mapping[str, float]]) -> Mapping[str, float]:
-        self.scorer.eval()
-        found = evaluate(self.scorer.model)
-        self.scorer.train()
-        return found
-
-    def draw(self, iteration: int, first: bool) -> tuple[Rollout, Tensor]:
-        """The samples of an iteration with their rewards, and (N,) log pi_ref of their tokens.
-
-        Args:
-            first: of this call of `train_online`: what fails now was wrong before any step.
-        """
-        config = self.config
-        try:
-            found = self._part(iteration, 0, self.asked)
-            for attempt in range(1, config.redraws + 1 if config.method == "dapo" else 1):
-                missing = self.asked - int((~self._dull(found)).sum())
-                if not missing:
-                    break
-                missing = max(missing, self.ranks[1])
-                found = found.joined(self._part(iteration, attempt, missing))
-        except SamplingError as error:
-            if first:
-                raise
-            raise _Broken(str(error)) from error
-        self._check_fresh(found, iteration, first)
-        return found, self._scores(self.reference, found.groups)
-
-    def look(self, iteration: int) -> None:
-        """Raise `_Broken` if the last step led too far: nothing draws from its policy otherwise."""
-        try:
-            _, found = self._sample(iteration, 0, self.asked)
-        except SamplingError as error:
-            raise _Broken(str(error)) from error
-        base = self._scores(self.reference, found.groups).double()
-        kl = float((found.token_logps.double() - base).sum() / len(found.ended))
-        if not kl <= self.config.max_kl:
-            raise _explosion(kl, self.config)
-
-    def _check_fresh(self, rollout: Rollout, iteration: int, first: bool) -> None:
-        """Compare the sampler's log-probabilities with the policy's, on one prompt's samples.
-
-        In every iteration: a sampler with a copy of its own may stop following the policy, and
-        all metrics of its samples would look healthy.
-        """
-        drawn = rollout.logps[: sum(map(len, rollout.groups[0][1]))]
-        fresh = self._scores(self.wrapped, rollout.groups[:1])
-        fresh = fresh[:, 0] if fresh.ndim == 2 else fresh
-        if first:
-            exact = self.sampler is None and self.config.training.precision == "float32"
-            pg.check_fresh(fresh, drawn, tolerance=1e-3 if exact else 0.5)
-        apart = float((fresh.double() - drawn.double()).abs().mean())
-        if not apart <= STALE:
-            raise SamplingError(
-                f"the samples of iteration {iteration + 1} were not drawn from the policy as it "
-                f"is: their log-probabilities differ from its own by {apart:.2g} nats a token. "
-                "Does the sampler take over the weights after each step, and score at its own "
-                "temperature?"
-            )
-
-    def _dull(self, rollout: Rollout) -> Tensor:
-        """(P,) bool: groups that DAPO draws again for."""
-        return alike(shaped(self.config, rollout.rewards, rollout.lengths))
-
-    def _sample(
-        self, iteration: int, attempt: int, most: int, greedy: bool = False
-    ) -> tuple[list[Any], Samples]:
-        """Prompts, and k samples to each, or the likeliest response to each."""
-        config = self.config
-        key = np.random.SeedSequence([self.seed, iteration, attempt]).generate_state(most + 1)
-        chosen = draw_prompts(self.prompts, most, int(key[0]))
-        ids = [encode_prompt(self.tokenizer, prompt) for prompt in chosen]
-
-        with distributed.autocast(self.accelerator.device, config.training.precision):
-            return chosen, draw_shared(
-                self.sampler or built_in,
-                self.scorer.model,
-                ids,
-                1 if greedy else config.samples,
-                seeds=key[1 : len(ids) + 1].tolist(),
-                rank=self.ranks[0],
-                processes=self.ranks[1],
-                max_new_tokens=config.max_new_tokens,
-                stop_ids=self.stops,
-                temperature=0.0 if greedy else config.temperature,
-            )
-
-    def _part(self, iteration: int, attempt: int, most: int) -> Rollout:
-        chosen, found = self._sample(iteration, attempt, most)
-        gold = greedy = None
-        if self.gold is not None:
-            with as_gold():
-                gold = self._ask(self.gold, chosen, found)
-        if self.config.method == "remax":
-            greedy = self._ask(self.reward, *self._sample(iteration, attempt, most, True))[:, 0]
-        return Rollout(
-            found.groups,
-            found.token_logps,
-            found.ended,
-            self._ask(self.reward, chosen, found),
-            gold,
-            greedy,
-        )
-
-    def _ask(self, reward: Reward | nn.Module, prompts: list[Any], drawn: Samples) -> Tensor:
-        """(P, k) float64. A function is asked by one process: it need not say the same twice."""
-        if isinstance(reward, nn.Module) or self.ranks[1] == 1:
-            found = rewards_of(reward, prompts, drawn, self.tokenizer, self.config.training)
-            return found.double()
-        said: list[Any] = [None]
-        if self.accelerator.is_main_process:
-            try:
-                said = [rewards_of(reward, prompts, drawn, self.tokenizer, self.config.training)]
-            except RewardError as error:
-                said = [error]
-        torch.distributed.broadcast_object_list(said)
-        if isinstance(said[0], RewardError):
-            raise said[0]
-        return said[0].double()
-
-    @torch.no_grad()
-    def _scores(self, scorer: nn.Module, groups: Sequence[Group]) -> Tensor:
-        """What a scorer gives for all tokens, in order, on the CPU; each process does its share."""
-        sizes = row_sizes([[i] for i in range(len(groups))], groups)
-        counts = [sum(map(len, answers)) for _, answers in groups]
-        places = torch.arange(sum(counts)).split(counts)
-        rows = [[i] for i in range(len(groups))]
-        found = None
-        for part, weight in micro_batches(
-            rows, sizes, self.config.training.max_tokens, *self.ranks
-        ):
-            picked = [i for row in part for i in row]
-            tree = collate([groups[i] for i in picked], self.pad).to(self.accelerator.device)
-            with distributed.autocast(self.accelerator.device, self.config.training.precision):
-                scores = scorer(tree)
-            if found is None:
-                found = scores.new_zeros(sum(counts), *scores.shape[1:])
-            if weight:
-                found[torch.cat([places[i] for i in picked]).to(found.device)] = scores
-        return self.accelerator.reduce(found, "sum").cpu()
-
-    def learn(self, rollout: Rollout, base: Tensor, iteration: int) -> dict[str, float]:
-        """The optimiser's steps on one rollout, and their metrics."""
-        config, lengths = self.config, rollout.lengths
-        rate = learning_rate(iteration, config.iterations, config.training)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("faster", 1.0)
-        old = rollout.logps
-        penalty = torch.zeros(len(old), dtype=torch.float64)
-        if config.kl == "penalty":
-            penalty = config.beta * kl.kl_penalty(old.double(), base.double(), config.estimator)
-        tokens, row = {"old": old, "reference": base}, {}
-        values = None
-        if config.method == "ppo":
-            values = tokens["values"] = self._scores(self.wrapped, rollout.groups)[:, 1].double()
-        rewards = shaped(config, rollout.rewards, lengths)
-        advantages, targets = token_advantages(
-            config, rewards, lengths, penalty, values, rollout.greedy
-        )
-        tokens["advantages"] = advantages
-        if targets is not None:
-            tokens["targets"] = targets
-            row["explained_variance"] = explained_variance(values, targets)
-        used = np.arange(len(rollout.groups))
-        if config.method == "dapo":
-            used = used[~self._dull(rollout).numpy()]
-            row["drawn_groups"] = float(len(rollout.groups))
-        steps = []
-        for epoch in range(config.epochs):
-            order = np.random.default_rng([self.seed, iteration, epoch]).permutation(used)
-            for chosen in np.array_split(order, config.minibatches):
-                steps += self._step(rollout.groups, chosen, tokens)
-        names = ["loss", "grad_norm", *(("clip_fraction",) if METHODS[config.method].clips else ())]
-        names += ["value_loss"] if values is not None else []
-        row |= {name: float(np.mean([s[name] for s in steps])) if steps else 0.0 for name in names}
-        row.setdefault("clip_fraction", 0.0)
-        return row | {"learning_rate": rate}
-
-    def _step(
-        self, groups: Sequence[Group], chosen: np.ndarray, tokens: Mapping[str, Tensor]
-    ) -> list[dict[str, float]]:
-        """One AdamW step on the groups `chosen`; none, where they have nothing to teach."""
-        config, device = self.config, self.accelerator.device
-        counts = [sum(map(len, answers)) for _, answers in groups]
-        lengths = [len(y) for i in chosen for y in groups[i][1]]
-        own = {name: x.split(counts) for name, x in tokens.items()}
-        own = {name: [parts[i] for i in chosen] for name, parts in own.items()}
-        weights = torch.empty(0)
-        if lengths:
-            weights = token_weights(torch.tensor(lengths), config.normalisation, config.constant)
-        own["weights"] = weights.split([counts[i] for i in chosen])
-        own["share"] = torch.full_like(weights, 1 / max(1, sum(lengths))).split(
-            [counts[i] for i in chosen]
-        )
-        mute = config.method != "ppo" and not (config.kl == "loss" and config.beta)
-        taught = [k for k in range(len(chosen)) if not mute or own["advantages"][k].any()]
-        if not taught:
-            return []
-        mine = [groups[i] for i in chosen]
-        rows = [[k] for k in taught]
-        dtype = torch.promote_types(next(self.scorer.parameters()).dtype, torch.float32)
-
-        def make_batch(part: Sequence[list[int]], shared: Tensor | None = None) -> Batch:
-            picked = [k for row in part for k in row]
-            extra = {name: torch.cat([parts[k] for k in picked]) for name, parts in own.items()}
-            return Batch(
-                tree=collate([mine[k] for k in picked], self.pad).to(device),
-                examples=torch.tensor(picked),
-                reference=None,
-                extra={name: x.to(device, dtype) for name, x in extra.items()},
-            )
-
-        sizes = row_sizes(rows, mine)
-        parts = micro_batches(rows, sizes, config.training.max_tokens, *self.ranks)
-        row, _ = accumulate(self.wrapped, self.accelerator, self.objective, parts, make_batch, 1)
-        norm = nn.utils.clip_grad_norm_(
-            self.scorer.model.parameters(), config.training.max_grad_norm
-        )
-        if (
-            self.scorer.value is not None
-        ):  # apart: a wrong critic does not shorten the policy's step
-            nn.utils.clip_grad_norm_(self.scorer.value.parameters(), config.training.max_grad_norm)
-        row["grad_norm"] = float(norm)
-        if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
-            raise _Broken(
-                f"loss {row['loss']} and gradient norm {row['grad_norm']}. The policy that is kept "
-                "drew this iteration's samples. Lower the learning rate, and look for rewards that "
-                "are huge."
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return [row]
+@torch.no_grad()
+def _restore(policy: nn.Module, weights: list[Tensor]) -> None:
+    distributed.reshard(policy)
+    trained = (p for p in policy.parameters() if p.requires_grad)
+    for p, value in zip(trained, weights, strict=True):
+        distributed.own_part(p).copy_(value)
 
 
 class _Reports:
@@ -544,6 +593,8 @@ class _Reports:
         self.metrics = Metrics(run.folder if main else None, first, training.tensorboard)
         self.rows = [{"iteration": row.pop("step"), **row} for row in self.metrics.kept]
         hidden = None if training.progress and main else True
+        if 0 < first < config.iterations and not hidden:
+            going_on(first, config.iterations, "iteration")
         self.bar = tqdm(
             total=config.iterations,
             initial=first,
@@ -579,13 +630,19 @@ def without_gold(rows: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
 
 
 def _identity(
-    scorer: nn.Module, prompts: Sequence[Any], config: OnlineConfig, seed: int
+    policy: PolicyScorer,
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    config: OnlineConfig,
+    seed: int,
 ) -> dict[str, Any]:
     """What two runs must share to be one; the reward is not looked into."""
     settings = {name: value for name, value in asdict(config).items() if name != "training"}
     settings |= config.training.settings() | {"seed": seed}
-    asked: list[Group] = [(list(json.dumps(prompt).encode()), []) for prompt in prompts]
-    return fingerprint(scorer, asked, f"online {config.method}", settings, {})
+    settings["stop_ids"] = list(stop_ids(tokenizer, model))
+    asked: list[Group] = [(encode_prompt(tokenizer, prompt), []) for prompt in prompts]
+    return fingerprint(policy, asked, f"online {config.method}", settings, {})
 
 
 def _explosion(found: float, config: OnlineConfig) -> _Broken:

@@ -7,53 +7,52 @@ each response. That file is run, so let it be yours.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import nn
 
-from irlbook.checkpoints import Metrics, write_whole
-from irlbook.data import read_prompts
-from irlbook.distributed import check_device, is_main_process
+from irlbook.data.readers import read_prompts
 from irlbook.errors import InvalidHyperparameterError, ResumeMismatchError, TokenizerError
 from irlbook.lm import models
-from irlbook.lm.sampling import sample
-from irlbook.lm.tokenization import encode_prompt, pad_id, stop_ids
-from irlbook.posttraining.files import check_room
-from irlbook.posttraining.online import OnlineConfig, train_online
+from irlbook.lm.tokenization import pad_id, template_note
+from irlbook.posttraining.configs import (
+    VLLM_MEMORY,
+    How,
+    IterativeConfig,
+    OnlineConfig,
+    RaftConfig,
+    RewardSource,
+    Source,
+)
+from irlbook.posttraining.encoding import context_length, encode_prompts
+from irlbook.posttraining.iterative import Round, iterate_dpo
+from irlbook.posttraining.online import train_online
 from irlbook.posttraining.over_optimization import RewardEnsemble
-from irlbook.posttraining.pipeline import Source, context_length, resolve
-from irlbook.posttraining.raft import RaftConfig, raft
+from irlbook.posttraining.pipeline import LEARNING, resolve
+from irlbook.posttraining.raft import RaftRound, raft, rounds_done
 from irlbook.posttraining.reward_model import RewardScorer
-from irlbook.posttraining.reward_workers import FileReward
-from irlbook.posttraining.rewards import Reward, draw_prompts, in_processes
-from irlbook.posttraining.rollouts import VLLMSampler
-from irlbook.training import TrainingConfig
+from irlbook.posttraining.reward_workers import FileReward, in_processes, source_digest
+from irlbook.posttraining.rollouts import PolicyScorer, Reward, VLLMSampler, draw, draw_prompts
+from irlbook.training import distributed
+from irlbook.training.checkpoints import Metrics, nothing_trained, write_whole
+from irlbook.training.config import StepConfig
+from irlbook.training.distributed import check_device, is_main_process
 
-How = Literal["mean", "worst", "uncertainty"]
-
-
-@dataclass(frozen=True)
-class RewardSource:
-    """Where a reward comes from.
-
-    Attributes:
-        names: reward models (folders, names, runs' folders), or one `FILE.py:FUNCTION`.
-        gold: another reward, one, which is only measured.
-        ensemble: how several reward models are joined. Each is standardised on samples of the start
-            first, so an ensemble's unit is its spread there; one model alone keeps its own units.
-        workers: processes that ask a function; 0 asks it in this one.
-    """
-
-    names: Sequence[str]
-    gold: str | None = None
-    ensemble: How = "mean"
-    workers: int = 0
+__all__ = [
+    "OnlineTrained",
+    "claim_reward",
+    "content_of",
+    "train_iterative",
+    "train_policy",
+    "train_raft",
+]
 
 
 @dataclass
@@ -74,18 +73,18 @@ def train_policy(
     *,
     seed: int = 0,
     vllm: bool = False,
+    vllm_memory: float = VLLM_MEMORY,
     resume: bool = True,
 ) -> OnlineTrained:
     """Train a policy on a reward by one of the methods of :mod:`irlbook.posttraining.online`.
 
     Args:
         source: model and prompts (a file with a column `prompt`); also lora, strict, split.
-        vllm: sample with vLLM.
+        vllm: sample with vLLM, which gets the share `vllm_memory` of a GPU's memory.
     """
     config = config or OnlineConfig()
     setup = _Setup(source, config.training, config.max_new_tokens, seed)
-    out = setup.claim(out, reward, resume)
-    with setup.rewards(reward) as (asked, gold):
+    with setup.rewards(reward, out, resume) as (asked, gold):
         result = train_online(
             setup.model,
             setup.tokenizer,
@@ -94,11 +93,13 @@ def train_policy(
             config,
             seed=seed,
             gold=gold,
-            sampler=VLLMSampler(str(resolve(source.model))) if vllm else None,
+            sampler=setup.vllm(source, vllm_memory) if vllm else None,
             out=out,
             resume=resume,
         )
-    model = setup.save(result.policy, out)
+    if result.resumed == len(result.history):
+        setup.reports.append(nothing_trained(out, f"{result.resumed} iterations"))
+    model = setup.save(result.policy, Path(out))
     return OnlineTrained(result.history, model, result.stopped, setup.reports)
 
 
@@ -109,6 +110,8 @@ def train_raft(
     config: RaftConfig | None = None,
     *,
     seed: int = 0,
+    vllm: bool = False,
+    vllm_memory: float = VLLM_MEMORY,
     resume: bool = True,
 ) -> OnlineTrained:
     """Train a policy on the best of its own samples, in rounds (:mod:`irlbook.posttraining.raft`).
@@ -117,8 +120,8 @@ def train_raft(
     """
     config = config or RaftConfig()
     setup = _Setup(source, config.training, config.max_new_tokens, seed)
-    out = setup.claim(out, reward, resume)
-    with setup.rewards(reward) as (asked, gold):
+    with setup.rewards(reward, out, resume) as (asked, gold):
+        before = rounds_done(out) if resume else 0
         policy, rounds = raft(
             setup.model,
             setup.tokenizer,
@@ -127,77 +130,165 @@ def train_raft(
             config,
             seed=seed,
             gold=gold,
+            sampler=setup.vllm(source, vllm_memory) if vllm else None,
             out=out,
             resume=resume,
         )
+    if before == len(rounds):
+        setup.reports.append(nothing_trained(out, f"{len(rounds) - 1} rounds"))
+    rows = _rows_of_rounds(rounds, "round", Path(out))
+    return OnlineTrained(rows, setup.save(policy, Path(out)), None, setup.reports)
+
+
+def train_iterative(
+    source: Source,
+    reward: RewardSource,
+    out: Path | str,
+    config: IterativeConfig | None = None,
+    *,
+    seed: int = 0,
+    vllm: bool = False,
+    vllm_memory: float = VLLM_MEMORY,
+    resume: bool = True,
+) -> OnlineTrained:
+    """Train a policy on pairs of its own samples (:mod:`irlbook.posttraining.iterative`).
+
+    metrics.csv gets a row a round, numbered from 0, the start. Rounds are not kept while it runs:
+    what was stopped begins again, to the same numbers.
+
+    Raises:
+        ResumeMismatchError: the folder holds a finished run, and `resume` does not replace it.
+    """
+    config = config or IterativeConfig()
+    if resume and (Path(out) / "model").exists():
+        raise ResumeMismatchError(
+            f"{out} holds a finished run. Give another folder, or start over with resume=False "
+            "(--restart), which replaces it."
+        )
+    setup = _Setup(source, config.training, config.max_new_tokens, seed)
+    with setup.rewards(reward, out, resume=False) as (asked, gold):
+        policy, rounds = iterate_dpo(
+            setup.model,
+            setup.tokenizer,
+            setup.prompts,
+            asked,
+            config,
+            seed=seed,
+            gold=gold,
+            sampler=setup.vllm(source, vllm_memory) if vllm else None,
+        )
+    rows = _rows_of_rounds(rounds, "number", Path(out))
+    return OnlineTrained(rows, setup.save(policy, Path(out)), None, setup.reports)
+
+
+def _rows_of_rounds(
+    rounds: Sequence[RaftRound] | Sequence[Round], number: str, out: Path
+) -> list[dict[str, Any]]:
+    """The reports of rounds as rows, which metrics.csv gets too; their field `number` is a step."""
     rows = [
-        {k: v for k, v in asdict(one).items() if k != "history" and v is not None} for one in rounds
+        {
+            "round" if k == number else k: v
+            for k, v in asdict(one).items()
+            if k != "history" and v is not None
+        }
+        for one in rounds
     ]
     if is_main_process():
         metrics = Metrics(out, 0, tensorboard=False)
         for row in rows:
             metrics.write({"step" if k == "round" else k: v for k, v in row.items()})
         metrics.close()
-    return OnlineTrained(rows, setup.save(policy, out), None, setup.reports)
+    return rows
 
 
 class _Setup:
     """Model, tokenizer, prompts and rewards of one run."""
 
     def __init__(
-        self, source: Source, training: TrainingConfig, max_new_tokens: int, seed: int
+        self, source: Source, training: StepConfig, max_new_tokens: int, seed: int
     ) -> None:
         check_device(training.device)
+        for name in ("held_out", "held_out_split", "max_length"):
+            if (value := getattr(source, name)) is not None:
+                raise InvalidHyperparameterError(
+                    f"{name} is {value}: training on a policy's own samples takes prompts alone, "
+                    "measures on them, and leaves none out for its length. Leave it out."
+                )
         records = read_prompts(source.data, strict=source.strict, split=source.split)
-        self.reports, self.training, self.seed = [str(records.report)], training, seed
+        self.training, self.seed = training, seed
+        self.reports: list[str] = [str(records.report)]
         self.max_new_tokens = max_new_tokens
-        self.prompts = list(records)
-        name = resolve(source.model)
-        self.model, self.tokenizer = models.load_lm(name, training.device, revision=source.revision)
-        ids = [encode_prompt(self.tokenizer, prompt) for prompt in self.prompts]
-        check_room(ids, max_new_tokens, context_length(self.model))
+        distributed.ranks(training.device)  # each process takes its GPU, and all know of all
+        model = resolve(source.model)
+        # The start and the reference stay as copies. Split weights must never lie on one GPU as a
+        # whole for longer than it takes to split them, and what learns is split.
+        device = "cpu" if training.shard else training.device
+        more = 2 * 4 + (0 if source.lora or training.shard else LEARNING)
+        self.model, self.tokenizer = models.load_lm(
+            model, device, revision=source.revision, more=more
+        )
+        context = context_length(self.model)
+        kept, encoded, lines = encode_prompts(
+            records, self.tokenizer, max_new_tokens, context, strict=source.strict
+        )
+        self.longest = max(map(len, encoded)) + max_new_tokens
+        self.prompts = [records[i] for i in kept]
+        self.reports += [*lines, *template_note(self.tokenizer)]
         if source.lora:
             self.model = models.add_lora(self.model, rank=source.lora, seed=seed)
 
-    def claim(self, out: Path | str, reward: RewardSource, resume: bool) -> Path:
-        """The folder, if it is free or holds a run on the same reward."""
-        out = Path(out)
-        models.check_replaceable(out / "model")  # now, and not when all the work is done
-        path, ours = out / "reward.json", json.loads(json.dumps(asdict(replace(reward, workers=0))))
-        if resume and path.exists():
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            if theirs != ours:
-                raise ResumeMismatchError(
-                    f"{out} holds a run on another reward: {theirs}. Give another folder, or start "
-                    "over (--restart)."
-                )
-        if is_main_process():
-            write_whole(path, lambda to: to.write_text(json.dumps(ours), encoding="utf-8"))
-        return out
+    def vllm(self, source: Source, memory: float) -> VLLMSampler:
+        """The sampler, with the weights that the policy was loaded from and in its precision."""
+        options: dict[str, Any] = {"gpu_memory_utilization": memory}
+        if self.training.device == "cpu":
+            options = {"enforce_eager": True}  # nothing is compiled
+        if source.revision is not None:
+            options["revision"] = source.revision
+        return VLLMSampler(
+            str(resolve(source.model)),
+            dtype=self.training.precision,
+            max_model_len=self.longest,
+            **options,
+        )
 
     @contextmanager
-    def rewards(self, source: RewardSource) -> Iterator[tuple[Any, Any]]:
-        """The reward and gold, with their workers while the `with` block lasts."""
-        found = [self._reward(names) for names in (source.names, source.gold and [source.gold])]
-        if len(source.names) > 1:
-            found[0] = self._ensemble(found[0], source.ensemble)
-        reward, gold = (one[0] if isinstance(one, list) else one for one in found)
+    def rewards(
+        self, source: RewardSource, out: Path | str, resume: bool
+    ) -> Iterator[tuple[Any, Any]]:
+        """The reward and gold, with their workers while the `with` block lasts.
+
+        The folder is claimed once both are there: one that cannot be loaded leaves no trace.
+        """
+        models.check_replaceable(Path(out) / "model")  # now, and not when all the work is done
+        if source.ensemble != "mean" and len(source.names) == 1:
+            raise InvalidHyperparameterError(
+                f"ensemble is {source.ensemble}, and there is one reward: nothing to join. Leave "
+                "it out, or give more reward models."
+            )
+        reward = self._reward(source)
+        gold = None if source.gold is None else self._one_reward(source.gold)
+        if source.workers and isinstance(reward, nn.Module):
+            raise InvalidHyperparameterError(
+                f"{source.workers} reward workers ask a function; a reward model is asked here, by "
+                "every process for its share. Leave workers out."
+            )
+        claim_reward(Path(out), source, resume)
         if source.workers and not isinstance(reward, nn.Module):
             with in_processes(reward, source.workers) as shared:
                 yield shared, gold
         else:
             yield reward, gold
 
-    def _reward(self, names: Sequence[str] | None) -> list[Reward | nn.Module] | None:
-        if not names:
-            return None
-        found = [self._one_reward(name) for name in names]
-        if len(found) > 1 and not all(isinstance(one, nn.Module) for one in found):
+    def _reward(self, source: RewardSource) -> Reward | nn.Module:
+        found = [self._one_reward(name) for name in source.names]
+        if len(found) == 1:
+            return found[0]
+        if not all(isinstance(one, nn.Module) for one in found):
             raise InvalidHyperparameterError(
                 "an ensemble is made of reward models; a function stands alone. Let one function "
                 "join what you want joined."
             )
-        return found
+        return self._ensemble(found, source.ensemble)
 
     def _one_reward(self, name: str) -> Reward | nn.Module:
         file, colon, function = str(name).rpartition(":")
@@ -218,13 +309,14 @@ class _Setup:
 
     def _ensemble(self, members: list[Any], how: How, n: int = 4) -> RewardEnsemble:
         """Standardised on n samples of the start to each of 64 prompts."""
-        drawn = sample(
-            self.model,
-            [encode_prompt(self.tokenizer, p) for p in draw_prompts(self.prompts, 64, self.seed)],
+        drawn = draw(
+            PolicyScorer(self.model),
+            self.tokenizer,
+            draw_prompts(self.prompts, 64, self.seed),
             n,
-            max_new_tokens=self.max_new_tokens,
-            stop_ids=stop_ids(self.tokenizer, self.model),
+            self.training,
             seeds=int(np.random.SeedSequence([self.seed, 64]).generate_state(1)[0]),
+            max_new_tokens=self.max_new_tokens,
         )
         ensemble = RewardEnsemble(members, how)
         return ensemble.standardise(drawn.groups, self.training, pad_id(self.tokenizer))
@@ -233,3 +325,80 @@ class _Setup:
         if is_main_process():
             models.save(policy, self.tokenizer, out / "model")
         return out / "model"
+
+
+# What a run is a run of ---------------------------------------------------------------------------
+
+
+def claim_reward(out: Path, source: RewardSource, resume: bool) -> None:
+    """Write what the rewards are into out/reward.json, if no run on others has begun there.
+
+    Rewards are told by what is in them: the source of a function, and of the modules beside it that
+    it imports; the files of a reward model, and of the model that an adapter belongs to. A name
+    that is no folder stands for itself.
+
+    Raises:
+        ResumeMismatchError: names the reward that is another one now.
+    """
+    path, names = out / "reward.json", [*source.names, *([source.gold] if source.gold else [])]
+    ours = {
+        "names": list(map(str, source.names)),
+        "gold": source.gold,
+        "ensemble": source.ensemble if len(source.names) > 1 else None,
+        "content": {str(name): content_of(name) for name in names},
+    }
+    begun = (out / "policy.safetensors").exists() or any((out / "checkpoints").glob("step-*"))
+    if resume and begun and path.exists():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        if (differ := _other_reward(theirs, ours)) is not None:
+            raise ResumeMismatchError(
+                f"{out} holds a run on another reward: {differ}. Give another folder, or start "
+                "over with resume=False (--restart), which replaces it."
+            )
+    if is_main_process():
+        write_whole(path, lambda to: to.write_text(json.dumps(ours), encoding="utf-8"))
+
+
+def _other_reward(theirs: dict[str, Any], ours: dict[str, Any]) -> str | None:
+    """How two runs' rewards differ, or None: their contents, in order, and how they are joined."""
+
+    def told(one: dict[str, Any]) -> tuple[list[str | None], str | None]:
+        content = one.get("content", {})
+        said = [content.get(name) for name in one["names"]]
+        return said, content.get(one["gold"]) if one["gold"] else None
+
+    (mine, my_gold), (its, its_gold) = told(ours), told(theirs)
+    changed = [
+        name
+        for name, now in ours["content"].items()
+        if name in theirs.get("content", {}) and theirs["content"][name] != now
+    ]
+    if changed:
+        return f"{', '.join(changed)} changed since"
+    if mine != its:
+        return f"it was {', '.join(theirs['names'])} and is {', '.join(ours['names'])}"
+    if my_gold != its_gold:
+        return f"gold was {theirs['gold']} and is {ours['gold']}"
+    if theirs["ensemble"] != ours["ensemble"] and len(mine) > 1:
+        return f"the ensemble was {theirs['ensemble']} and is {ours['ensemble']}"
+    return None
+
+
+def content_of(name: str | Path) -> str:
+    """What a reward is, whatever it is called: a hash of its files, or a hub name itself."""
+    file, colon, function = str(name).rpartition(":")
+    if colon and file.endswith(".py"):
+        return f"{source_digest(file)}:{function}"
+    folder = Path(resolve(name))
+    if not folder.is_dir():
+        return str(name)
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix != ".md"):
+        digest.update(path.name.encode())
+        with open(path, "rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        digest.update(content_of(base).encode() if base else b"")
+    return digest.hexdigest()[:16]

@@ -7,21 +7,41 @@ The study that uses them, and the results that ship, are in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from irlbook.errors import (
     InvalidHyperparameterError,
+    RewardError,
     ShapeError,
+    UninformativeDataError,
 )
-from irlbook.lm.logprobs import Group, Tree
-from irlbook.posttraining.reward_model import ensemble_reward
-from irlbook.training import TrainingConfig, score
+from irlbook.lm.trees import Group, Tree
+from irlbook.posttraining.configs import How
+from irlbook.posttraining.reward_model import ensemble_reward, is_constant
+from irlbook.training.config import StepConfig
+from irlbook.training.loop import score
 
-How = Literal["mean", "worst", "uncertainty"]
+__all__ = [
+    "LengthPenalty",
+    "RewardEnsemble",
+    "Rows",
+    "Rule",
+    "Watch",
+    "at_kl",
+    "best_elsewhere",
+    "best_row",
+    "length_controlled_win_rate",
+    "smooth",
+    "stops_at",
+    "when_above",
+    "when_falls",
+]
+
 Rows = Sequence[Mapping[str, float]]
 Rule = Callable[[Rows], str | None]
 
@@ -56,19 +76,22 @@ class RewardEnsemble(nn.Module):
         self.register_buffer("own_scale", torch.ones(()))
 
     def standardise(
-        self, groups: Sequence[Group], config: TrainingConfig | None = None, pad_id: int = 0
+        self, groups: Sequence[Group], config: StepConfig | None = None, pad_id: int = 0
     ) -> RewardEnsemble:
         """Take zeros and scales from samples of the start; returns itself.
 
         Raises:
-            ShapeError: a member gives all these samples the same reward.
+            UninformativeDataError: a member gives all these samples the same reward.
         """
         n = len(groups[0][1])
-        raw = [score(member.eval(), groups, n, config, pad_id).flatten() for member in self.members]
-        raw = torch.stack(raw)  # (M, R)
+        each = [score(m.eval(), groups, n, config, pad_id).flatten() for m in self.members]
+        raw = torch.stack(each)  # (M, R)
         self.centre, self.scale = raw.mean(1), raw.std(1)
-        if not (self.scale > 0).all():
-            raise ShapeError("a member gives all samples the same reward; it cannot be scaled.")
+        if (alike := is_constant(raw, dim=1)).any():
+            raise UninformativeDataError(
+                f"member {int(alike.int().argmax())} (counted from 0) gives all samples the same "
+                "reward, so it cannot be scaled. Leave it out."
+            )
         self.own_centre, self.own_scale = torch.zeros(()), torch.ones(())
         joined = self.join(raw)
         self.own_centre, self.own_scale = joined.mean(), joined.std()
@@ -133,7 +156,7 @@ class Watch(nn.Module):
 # Reading curves -----------------------------------------------------------------------------------
 
 
-def smooth(values: np.ndarray, window: int = 3) -> np.ndarray:
+def smooth(values: ArrayLike, window: int = 3) -> np.ndarray:
     """Mean of each value with those before it, `window` in all; along the last axis."""
     values = np.asarray(values, dtype=float)
     if window < 1:
@@ -195,7 +218,7 @@ def length_controlled_win_rate(
     if wins.ndim != 1 or wins.shape != d.shape or not len(wins):
         raise ShapeError(f"wins {wins.shape} and lengths {d.shape} must be flat and alike.")
     if not ((wins >= 0) & (wins <= 1)).all():
-        raise ShapeError("wins must lie in [0, 1].")
+        raise RewardError("wins must lie in [0, 1].")
     spread = d.std()
     x = np.column_stack([np.ones_like(d), np.tanh(d / spread) if spread > 0 else np.zeros_like(d)])
     w = np.zeros(2)

@@ -24,7 +24,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -33,30 +33,56 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from irlbook.checkpoints import write_whole
 from irlbook.errors import (
     CheckpointError,
     DataNotFoundError,
     EndlessResponsesWarning,
 )
 from irlbook.lm import models
-from irlbook.lm.logprobs import Group
-from irlbook.lm.sampling import sample
-from irlbook.lm.tokenization import decode, encode_prompt, pad_id, stop_ids
+from irlbook.lm.sampling import Samples
+from irlbook.lm.tokenization import decode, pad_id
+from irlbook.lm.trees import Group
 from irlbook.posttraining import book_models, pipeline, reward_model
 from irlbook.posttraining.best_of_n import best_of_n_curve
-from irlbook.posttraining.online import OnlineConfig, OnlineResult, train_online
+from irlbook.posttraining.configs import How, OnlineConfig, Pooling
+from irlbook.posttraining.online import OnlineResult, train_online
 from irlbook.posttraining.over_optimization import (
-    How,
     LengthPenalty,
     RewardEnsemble,
     Rule,
     Watch,
 )
-from irlbook.posttraining.reward_model import Pooling, RewardScorer
+from irlbook.posttraining.reward_model import RewardScorer
+from irlbook.posttraining.rollouts import PolicyScorer, draw, rewards_of
 from irlbook.profiles import Profile
 from irlbook.tasks import reviews
-from irlbook.training import TrainingConfig, score, train
+from irlbook.training.checkpoints import write_whole
+from irlbook.training.config import StepConfig, TrainingConfig
+from irlbook.training.loop import score, train
+
+__all__ = [
+    "CHOSEN_BY",
+    "COLUMNS",
+    "CONDITIONS",
+    "Condition",
+    "LONGER",
+    "LONGER_CONDITIONS",
+    "LOOKED_AT",
+    "Looks",
+    "Material",
+    "Results",
+    "STORED",
+    "STORED_LONGER",
+    "Study",
+    "choose",
+    "compare",
+    "load",
+    "main",
+    "record",
+    "run",
+    "sweep",
+    "versions",
+]
 
 STORED = Path(__file__).resolve().parent.parent / "results" / "over_optimization.json"
 STORED_LONGER = STORED.with_name("over_optimization_longer.json")
@@ -140,7 +166,7 @@ class Material:
         self.base = seed % len(book_models.SEEDS)
         self.model, self.tokenizer = book_models.load(self.base, self.profile)
         self.prompts = list(reviews.PROMPTS)
-        self.pad, self.stops = pad_id(self.tokenizer), stop_ids(self.tokenizer, self.model)
+        self.pad = pad_id(self.tokenizer)
         self._rewards: dict[tuple, nn.Module] = {}
 
     @cached_property
@@ -148,21 +174,22 @@ class Material:
         """Four samples of the start to each of the world's prompts: what rewards are scaled on."""
         return self.sample(self.model, self.prompts, 4, 1).groups
 
-    def sample(self, model: Any, prompts: Sequence[str], n: int, stream: int) -> Any:
+    def sample(self, model: Any, prompts: Sequence[str], n: int, stream: int) -> Samples:
         """Samples that depend on the seed and the stream."""
-        return sample(
-            model,
-            [encode_prompt(self.tokenizer, prompt) for prompt in prompts],
+        return draw(
+            PolicyScorer(model),
+            self.tokenizer,
+            prompts,
             n,
-            max_new_tokens=self.study.max_new_tokens,
-            stop_ids=self.stops,
+            self.scoring,
             seeds=int(np.random.SeedSequence([self.seed, stream]).generate_state(1)[0]),
+            max_new_tokens=self.study.max_new_tokens,
         )
 
     @property
-    def scoring(self) -> TrainingConfig:
+    def scoring(self) -> StepConfig:
         """Device and precision."""
-        return TrainingConfig(
+        return StepConfig(
             device=self.profile.device,
             precision=self.profile.precision,
             progress=False,
@@ -184,11 +211,10 @@ class Material:
                 folder, self.profile.device, new_head=True, seed=head
             )
             scorer = RewardScorer(model, pooling)
-            config = replace(
-                self.scoring,
+            config = TrainingConfig(
+                **asdict(self.scoring) | {"learning_rate": self.study.reward_rate * self.faster},
                 epochs=self.study.reward_epochs,
                 batch_size=32,
-                learning_rate=self.study.reward_rate * self.faster,
                 seed=head,
             )
             train(scorer, coded, reward_model.objective(), config, pad_id=self.pad)
@@ -199,8 +225,9 @@ class Material:
         """The standardised reward of a condition."""
         c = condition or Condition()
         members = [self.trained(c.pairs, c.pooling, member) for member in range(c.members)]
-        found: nn.Module = RewardEnsemble(members, c.how, c.weight)
-        found.standardise(self.drawn, self.scoring, self.pad)
+        found: nn.Module = RewardEnsemble(members, c.how, c.weight).standardise(
+            self.drawn, self.scoring, self.pad
+        )
         if c.length_price:
             usual = np.mean([len(y) for _, answers in self.drawn for y in answers])
             found = LengthPenalty(found, c.length_price, float(usual))
@@ -352,27 +379,26 @@ def choose(
         material.prompts[i] for i in rng.choice(len(material.prompts), s.choice_prompts, False)
     ]
     drawn = material.sample(material.model, asked, s.choice_samples, 4)
-    shape = (s.choice_prompts, s.choice_samples)
-    answers = [decode(material.tokenizer, y) for y in drawn.responses]
-    repeated = [prompt for prompt in asked for _ in range(s.choice_samples)]
-    gold = np.array([reviews.gold(p, y) for p, y in zip(repeated, answers, strict=True)])
+    gold = rewards_of(_gold, asked, drawn, material.tokenizer, material.scoring).numpy()  # (P, k)
     rows = [(x, ys[i : i + 8]) for x, ys in drawn.groups for i in range(0, len(ys), 8)]
     said: dict[nn.Module, Tensor] = {}
     found = {}
     for name in (name for name in CHOSEN_BY if name in conditions):
         rewards = gold
         if not conditions[name].oracle:
-            ensemble = material.reward(conditions[name])
+            ensemble: Any = material.reward(conditions[name])
             for member in ensemble.members:
                 if member not in said:
                     said[member] = score(member, rows, 8, material.scoring, material.pad).flatten()
             joined = ensemble.join(torch.stack([said[member] for member in ensemble.members]))
             rewards = joined.double().numpy()
-        curve = best_of_n_curve(
-            rewards.reshape(shape), gold.reshape(shape), s.ns, rng=rng, resamples=2
-        )
+        curve = best_of_n_curve(rewards.reshape(gold.shape), gold, s.ns, rng=rng, resamples=2)
         found[name] = {"proxy": _rounded(curve.proxy), "gold": _rounded(curve.gold)}
     return found
+
+
+def _gold(prompts: list[str], responses: list[str]) -> list[float]:
+    return [reviews.gold(p, y) for p, y in zip(prompts, responses, strict=True)]
 
 
 def _rounded(values: Any) -> list[float]:
@@ -394,7 +420,8 @@ class Results:
 
     @property
     def study(self) -> Study:
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in self.raw["study"].items()}
+        raw: dict[str, Any] = self.raw["study"]
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
         return Study(**given)
 
     def seeds(self, condition: str = "plain") -> tuple[int, ...]:
@@ -450,7 +477,7 @@ def load(path: Path | str = STORED) -> Results:
     except (OSError, ValueError) as error:
         raise DataNotFoundError(
             f"{path} cannot be read ({error}); make it again with "
-            "python -m irlbook.posttraining.over_optimization"
+            "python -m irlbook.posttraining.over_optimization_study"
         ) from error
 
 
@@ -495,7 +522,7 @@ def sweep(
                 found = record(*run(material, conditions[name], spectators=watched))
             found["seconds"] = round(time.process_time() - began, 1)
             text = json.dumps(found)
-            write_whole(path, lambda to, text=text: to.write_text(text, encoding="utf-8"))
+            write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
         spent += found.pop("seconds")
         if name is None:
             choices[str(seed)] = found["choices"]
@@ -560,7 +587,7 @@ def compare(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(
-        prog="python -m irlbook.posttraining.over_optimization", description=sweep.__doc__
+        prog="python -m irlbook.posttraining.over_optimization_study", description=sweep.__doc__
     )
     parser.add_argument(
         "--longer", action="store_true", help="fewer conditions, half as long again"

@@ -15,52 +15,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irlbook.data import (
-    Demonstration,
-    Preference,
-    Unpaired,
-    length_report,
-    read_demonstrations,
-    read_preferences,
-    read_unpaired,
-)
-from irlbook.data.truncation import LengthReport
-from irlbook.distributed import check_device, is_main_process, unshard
-from irlbook.errors import (
-    DivergedTrainingError,
-    EmptyDataError,
-    InvalidDataError,
-    InvalidHyperparameterError,
-)
+from irlbook.data.readers import read_demonstrations, read_preferences, read_unpaired
+from irlbook.data.records import Preference, Unpaired
+from irlbook.errors import DivergedTrainingError, InvalidDataError, InvalidHyperparameterError
 from irlbook.lm import models
-from irlbook.lm.logprobs import Group, ResponseScorer, collate, sequence_logps
+from irlbook.lm.logprobs import ResponseScorer, sequence_logps
 from irlbook.lm.sampling import sample
-from irlbook.lm.tokenization import decode, encode_prompt, encode_response, pad_id, stop_ids
+from irlbook.lm.tokenization import decode, pad_id, stop_ids, template_note
+from irlbook.lm.trees import Group, collate
 from irlbook.posttraining import dpo, reward_model, sft
-from irlbook.training import (
-    Objective,
-    TrainingConfig,
-    TrainingResult,
-    evaluate_objective,
-    train,
-)
+from irlbook.posttraining.configs import Pooling, PreferenceConfig, RewardConfig, Source
+from irlbook.posttraining.encoding import Encoded, Record, context_length, encode, length_limit
+from irlbook.training.checkpoints import data_digest, nothing_trained
+from irlbook.training.config import TrainingConfig
+from irlbook.training.distributed import check_device, is_main_process, unshard
+from irlbook.training.loop import Objective, TrainingResult, evaluate_objective, train
 
-Record = Preference | Demonstration | Unpaired
+__all__ = [
+    "LEARNING",
+    "Trained",
+    "kl_to_reference",
+    "resolve",
+    "train_dpo",
+    "train_reward",
+    "train_sft",
+]
 
-
-@dataclass(frozen=True)
-class Source:
-    """Where model and data come from."""
-
-    model: str | Path  # a name or a folder; a run's folder means the model in it
-    data: str | Path  # a file, a folder of files, or a name
-    held_out: str | Path | None = None  # more of the same, measured but not trained on
-    max_length: int | None = None  # longer records are left out; None: the model's context
-    strict: bool = True  # a malformed row is an error; False leaves it out
-    split: str = "train"  # of a data set of the hub
-    held_out_split: str = "test"  # of held_out, likewise
-    revision: str | None = None  # of a model of the hub; a commit is reproducible
-    lora: int | None = None  # rank of an adapter to train instead of all weights
+LEARNING = 12  # bytes a weight: its gradient and AdamW's two moments, in float32
 
 
 @dataclass
@@ -85,13 +66,13 @@ def train_reward(
     source: Source,
     out: Path | str,
     config: TrainingConfig | None = None,
-    loss: reward_model.RewardConfig | None = None,
+    loss: RewardConfig | None = None,
     *,
-    pooling: reward_model.Pooling | None = None,
+    pooling: Pooling | None = None,
     resume: bool = True,
 ) -> Trained:
     """Train a reward model on preferences, from a language model or a reward model."""
-    loss = loss or reward_model.RewardConfig()
+    loss = loss or RewardConfig()
     setup = _Setup(source, config, read_preferences, _load_classifier, use_margin=loss.use_margin)
     inner = setup.model.get_base_model() if source.lora else setup.model
     scorer = reward_model.RewardScorer(inner, pooling)
@@ -102,7 +83,7 @@ def train_dpo(
     source: Source,
     out: Path | str,
     config: TrainingConfig | None = None,
-    loss: dpo.PreferenceConfig | None = None,
+    loss: PreferenceConfig | None = None,
     *,
     kl_prompts: int = 0,
     kl_tokens: int = 64,
@@ -113,11 +94,12 @@ def train_dpo(
     The reference is the model as it is loaded.
 
     Args:
-        kl_prompts: sample a response to so many prompts at each evaluation and report the KL to
-            the reference, `kl`; this keeps a second copy of the model. 0 does not.
+        kl_prompts: sample a response to so many different prompts, the first of the data, at each
+            evaluation and report the KL to the reference, `kl`; this keeps a second copy of the
+            model. 0 does not.
         kl_tokens: where these samples are cut; the KL is that of the cut responses.
     """
-    loss = loss or dpo.PreferenceConfig()
+    loss = loss or PreferenceConfig()
     if kl_prompts and config is not None and config.shard:
         raise InvalidHyperparameterError(
             "a sharded model cannot sample here; leave kl_prompts out, or shard out."
@@ -126,7 +108,7 @@ def train_dpo(
     setup = _Setup(source, config, reader, _load_causal)
     measure = None
     if kl_prompts:
-        prompts = [prompt for prompt, _ in setup.groups[:kl_prompts]]
+        prompts = list(dict.fromkeys(tuple(prompt) for prompt, _ in setup.groups))[:kl_prompts]
         measure = kl_to_reference(setup.model, prompts, setup.tokenizer, kl_tokens)
     scorer = ResponseScorer(setup.model)
     return setup.run(scorer, dpo.objective(loss), Path(out), resume, measure)
@@ -161,50 +143,6 @@ def kl_to_reference(
     return measure
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Records as token ids: the groups, which records they are, and what was left out."""
-
-    groups: list[Group]
-    kept: list[int]
-    report: LengthReport
-
-    def lines(self) -> list[str]:
-        """The report, and which records were left out."""
-        left = [*self.report.no_room, *self.report.truncated]
-        named = ", ".join(map(str, sorted(left)[:10])) + (" ..." if len(left) > 10 else "")
-        found = [f"{len(left)} records left out (counted from 0): {named}"] if left else []
-        return [str(self.report), *found]
-
-
-def encode(records: Sequence[Record], tokenizer: Any, max_length: int) -> Encoded:
-    """Token ids of the records that fit; the others are left out whole, and counted.
-
-    A response that is cut would teach that it has no end, and a pair may be cut to equals; so
-    nothing is ever cut here.
-
-    Raises:
-        EmptyDataError: none fits.
-    """
-    report = length_report(
-        records,
-        lambda prompt: encode_prompt(tokenizer, prompt),
-        lambda text: encode_response(tokenizer, text, ended=False),
-        max_length,
-    )
-    kept = report.keep()
-    if not kept:
-        raise EmptyDataError(f"No record fits. {report}. Raise the limit, or shorten the records.")
-    groups: list[Group] = []
-    for i in kept:
-        record = records[i]
-        pair = isinstance(record, Preference)
-        answers = (record.chosen, record.rejected) if pair else (record.response,)
-        ids = [encode_response(tokenizer, answer) for answer in answers]
-        groups.append((encode_prompt(tokenizer, record.prompt), ids))
-    return Encoded(groups, kept, report)
-
-
 def resolve(name_or_path: str | Path) -> str | Path:
     """A run's folder stands for the model in it; every other name for itself."""
     inside = Path(name_or_path) / "model"
@@ -228,21 +166,27 @@ class _Setup:
         # The data come before the model: they are quick to refuse.
         records = read(source.data, strict=source.strict, split=source.split)
         held_out = None
+        if source.held_out_split is not None and source.held_out is None:
+            raise InvalidHyperparameterError(
+                f"held_out_split is {source.held_out_split!r}, and there is no held_out to take it "
+                "from. Give both, or neither."
+            )
         if source.held_out is not None:
-            held_out = read(source.held_out, strict=source.strict, split=source.held_out_split)
-        self.model, self.tokenizer = load(resolve(source.model), self.config, source.revision)
+            where = {"split": source.held_out_split, "usual_split": "test"}
+            held_out = read(source.held_out, strict=source.strict, **where)
+        more = 0 if source.lora or self.config.shard else LEARNING
+        self.model, self.tokenizer = load(resolve(source.model), self.config, source.revision, more)
         self.limit = length_limit(source.max_length, self.model)
         if source.lora:
             task = "SEQ_CLS" if load is _load_classifier else "CAUSAL_LM"
             seed = self.config.seed
             self.model = models.add_lora(self.model, rank=source.lora, task=task, seed=seed)
-        coded = encode(records, self.tokenizer, self.limit)
-        self.groups, self.extra = self._prepare(records, coded, use_margin)
-        self.data, self.kept = source.data, coded.kept
-        self.reports = [str(records.report), *coded.lines()]
+        self.coded = encode(records, self.tokenizer, self.limit, strict=source.strict)
+        self.groups, self.extra = self._prepare(records, self.coded, use_margin)
+        self.reports = [str(records.report), *self.coded.lines(), *template_note(self.tokenizer)]
         self.held_out = None
         if held_out is not None:
-            coded = encode(held_out, self.tokenizer, self.limit)
+            coded = encode(held_out, self.tokenizer, self.limit, strict=source.strict)
             self.held_out = self._prepare(held_out, coded, use_margin)
             self.reports += [str(held_out.report), *coded.lines()]
 
@@ -250,20 +194,20 @@ class _Setup:
         self, records: Sequence[Record], coded: Encoded, use_margin: bool
     ) -> tuple[list[Group], dict[str, Tensor]]:
         kept = [records[i] for i in coded.kept]
-        if isinstance(kept[0], Unpaired):
+        labels = [record.label for record in kept if isinstance(record, Unpaired)]
+        if labels:
             shown = [(prompt, answers[0]) for prompt, answers in coded.groups]
-            labels = torch.tensor([record.label for record in kept])
-            groups = [  # the lent response, which only measures, may be too long for this prompt
+            groups: list[Group] = [  # the lent response only measures; here it may be too long
                 (prompt, [own, lent[: self.limit - len(prompt)]])
                 for prompt, (own, lent) in dpo.kto_groups(shown, self.config.seed)
             ]
-            return groups, {"desirable": labels}
+            return groups, {"desirable": torch.tensor(labels)}
         if not use_margin:
             return coded.groups, {}
-        margins = [record.margin for record in kept]
+        margins = [record.margin for record in kept if isinstance(record, Preference)]
         if None in margins:
             raise InvalidDataError(
-                f"record {coded.kept[margins.index(None)]} has no margin. Give every row a column "
+                f"{coded.place(margins.index(None))} has no margin. Give every row a column "
                 "`margin`, or train without margins."
             )
         return coded.groups, {"margin": torch.tensor(margins, dtype=torch.float32)}
@@ -299,6 +243,7 @@ class _Setup:
                 out=out,
                 resume=resume,
                 evaluate=evaluate if evaluations else None,
+                measured=data_digest(*self.held_out) if self.held_out else None,
             )
         except DivergedTrainingError as error:
             raise self._with_records(error) from error
@@ -309,36 +254,30 @@ class _Setup:
                 # An adapter alone would forget how its head is read.
                 self.model = self.model.merge_and_unload()
             models.save(self.model, self.tokenizer, out / "model")
+        if result.resumed == result.steps:
+            self.reports.append(nothing_trained(out, f"{result.steps} steps"))
         return Trained(result, out / "model", self.reports)
 
     def _with_records(self, error: DivergedTrainingError) -> DivergedTrainingError:
-        """The same error, with the examples named as the reader of the file counts them."""
+        """The same error, with the examples named by file and line."""
         if not error.examples:
             return error
-        first = error.examples[0]
-        text = decode(self.tokenizer, self.groups[first][0])
+        places = [self.coded.place(example) for example in error.examples[:3]]
+        text = decode(self.tokenizer, self.groups[error.examples[0]][0])
         return DivergedTrainingError(
-            f"{error} The first of them is record {self.kept[first]} of {self.data} (counted from "
-            f"0, without the rows that were left out); its prompt begins {text[:80]!r}.",
+            f"{error} They were read from {', '.join(places)}{' ...' * (len(error.examples) > 3)}; "
+            f"the first one's prompt begins {text[:80]!r}.",
             error.examples,
         )
 
 
-def _load_causal(name: str | Path, config: TrainingConfig, revision: str | None) -> Any:
-    return models.load_lm(name, config.device, revision=revision)
+def _load_causal(name: str | Path, config: TrainingConfig, revision: str | None, more: int) -> Any:
+    return models.load_lm(name, config.device, revision=revision, more=more)
 
 
-def _load_classifier(name: str | Path, config: TrainingConfig, revision: str | None) -> Any:
+def _load_classifier(
+    name: str | Path, config: TrainingConfig, revision: str | None, more: int
+) -> Any:
     return models.load_reward_model(
-        name, config.device, revision=revision, new_head=True, seed=config.seed
+        name, config.device, revision=revision, new_head=True, seed=config.seed, more=more
     )
-
-
-def context_length(model: Any) -> int:
-    """Tokens that a model can read; very many if it does not say."""
-    return getattr(model.config, "max_position_embeddings", None) or 1 << 20
-
-
-def length_limit(max_length: int | None, model: Any) -> int:
-    """The longest record that is used: what was asked for, at most what the model can read."""
-    return min(max_length or context_length(model), context_length(model))

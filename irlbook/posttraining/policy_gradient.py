@@ -21,16 +21,29 @@ Rewards are in the reward model's units, log-probabilities in nats. Losses are t
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from irlbook.errors import InvalidHyperparameterError, RewardError, SamplingError, ShapeError
 from irlbook.lm.logprobs import sequence_logps
+from irlbook.posttraining.configs import Normalisation
 from irlbook.rl.advantages import gae
 
-Normalisation = Literal["sequence", "token", "constant"]
+__all__ = [
+    "aggregate",
+    "check_fresh",
+    "clipped_surrogate",
+    "constant_groups",
+    "grpo_advantage",
+    "overlong_penalty",
+    "per_token",
+    "reinforce_advantage",
+    "reinforce_loss",
+    "remax_advantage",
+    "rloo_advantage",
+    "token_gae",
+    "value_loss",
+]
 
 # Advantages ---------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from irlbook.checkpoints import fingerprint, write_whole
+from irlbook.data.records import Prompt
 from irlbook.errors import (
     CheckpointError,
     InvalidHyperparameterError,
@@ -42,39 +42,25 @@ from irlbook.errors import (
     ShapeError,
 )
 from irlbook.lm.enumerable import best_of_n
-from irlbook.lm.logprobs import Group, ResponseScorer
-from irlbook.lm.sampling import Samples, sample
+from irlbook.lm.logprobs import ResponseScorer
+from irlbook.lm.sampling import Samples
 from irlbook.lm.tokenization import encode_prompt, pad_id, stop_ids
+from irlbook.lm.trees import Group
 from irlbook.posttraining import sft
+from irlbook.posttraining.configs import RaftConfig
 from irlbook.posttraining.policy_gradient import constant_groups
-from irlbook.posttraining.rewards import Reward, as_gold, draw_prompts, rewards_of
-from irlbook.training import TrainingConfig, score, train
+from irlbook.posttraining.rollouts import (
+    PolicyScorer,
+    Reward,
+    Sampler,
+    draw_and_score,
+    draw_prompts,
+)
+from irlbook.training.checkpoints import fingerprint, going_on, write_whole
+from irlbook.training.distributed import is_main_process
+from irlbook.training.loop import train
 
-
-@dataclass(frozen=True)
-class RaftConfig:
-    """Hyper-parameters of the rounds; those of the steps within one are the training's."""
-
-    rounds: int = 3
-    samples: int = 8  # k, responses to each prompt
-    prompts_per_round: int | None = None  # drawn anew each round; None takes all each time
-    max_new_tokens: int = 80  # where a sample is cut
-    temperature: float = 1.0  # of the samples; at another one the policy is sharpened each round
-    training: TrainingConfig = field(  # of one round, with its own optimiser and schedule
-        default_factory=lambda: TrainingConfig(learning_rate=1e-3)
-    )
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1 or self.samples < 2 or self.prompts_per_round == 0:
-            raise InvalidHyperparameterError(
-                f"rounds is {self.rounds}, prompts_per_round {self.prompts_per_round} and samples "
-                f"{self.samples}; the first two must be at least 1, and samples 2: of one response "
-                "the best is no choice."
-            )
-        if not (self.temperature > 0 and np.isfinite(self.temperature)):
-            raise InvalidHyperparameterError(
-                f"temperature is {self.temperature}; it must be a positive number."
-            )
+__all__ = ["RaftRound", "keep_best", "raft", "raft_update", "rounds_done"]
 
 
 @dataclass(frozen=True)
@@ -83,8 +69,8 @@ class RaftRound:
 
     Attributes:
         reward: mean of the reward over its samples.
-        kl: KL(policy || start) in nats a response, estimated on them by k1; with samples of another
-            temperature than 1, the mean of log policy / start under those.
+        kl: KL(policy || start) in nats a response, estimated on them by k1, both at the
+            temperature of the samples.
         ended: share of the samples that ended by themselves.
         gold: mean of the gold reward over them, if one was given.
         kept: responses that the next steps fit; 0 in the last row, which only measures.
@@ -126,7 +112,8 @@ def keep_best(drawn: Samples, rewards: Tensor) -> tuple[list[Group], int, int]:
     skip = constant_groups(rewards)
     ended = torch.tensor(drawn.ended).view(rewards.shape)
     best = rewards.masked_fill(~ended, -torch.inf).argmax(dim=1).tolist()
-    kept, constant, unfinished = [], 0, 0
+    kept: list[Group] = []
+    constant = unfinished = 0
     for (prompt, answers), place, same, over in zip(
         drawn.groups, best, skip.tolist(), ended.any(dim=1).tolist(), strict=True
     ):
@@ -140,12 +127,13 @@ def keep_best(drawn: Samples, rewards: Tensor) -> tuple[list[Group], int, int]:
 def raft(
     model: Any,
     tokenizer: Any,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     reward: Reward | nn.Module,
     config: RaftConfig | None = None,
     *,
     seed: int = 0,
-    gold: Reward | None = None,
+    gold: Reward | nn.Module | None = None,
+    sampler: Sampler | None = None,
     out: Path | str | None = None,
     resume: bool = True,
 ) -> tuple[Any, list[RaftRound]]:
@@ -157,6 +145,7 @@ def raft(
         reward: a function of (prompts, responses), or a `RewardScorer` on the same tokenizer.
         seed: of prompts, samples and the order of the steps.
         gold: measured, never optimised.
+        sampler: draws the responses; None is the book's own.
         out: the run's folder. The policy and the reports are kept there after each round, and a
             round's own steps while it runs. None keeps nothing on disk.
         resume: go on where the run in `out` stopped, to the same numbers; False starts over. That
@@ -181,38 +170,30 @@ def raft(
     folder = None if out is None else Path(out)
     store = _Store(folder, _identity(model, tokenizer, prompts, config, seed, gold))
     reports = store.open(policy, resume)
+    if 0 < len(reports) <= config.rounds and config.training.progress and is_main_process():
+        going_on(len(reports), config.rounds, "round")
     for number in range(len(reports), config.rounds + 1):
         if reports and not reports[-1].kept:
             break
         own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])  # of this round
-        asked = draw_prompts(prompts, config.prompts_per_round, own)
-        drawn = sample(
-            policy,
-            [encode_prompt(tokenizer, prompt) for prompt in asked],
+        rollout = draw_and_score(
+            PolicyScorer(policy, config.temperature).eval(),
+            PolicyScorer(start, config.temperature),
+            tokenizer,
+            draw_prompts(prompts, config.prompts_per_round, own),
             config.samples,
-            max_new_tokens=config.max_new_tokens,
-            stop_ids=stop_ids(tokenizer, model),
+            reward,
+            config.training,
             seeds=own,
-            temperature=config.temperature,
-            training=True,
+            max_new_tokens=config.max_new_tokens,
+            sampler=sampler,
+            gold=gold,
+            untrained=number == 0,
         )
-        rewards = rewards_of(reward, asked, drawn, tokenizer, config.training)  # (P, k)
-        now, base = (
-            score(ResponseScorer(m), drawn.groups, config.samples, config.training, pad)
-            for m in (policy.eval(), start)
-        )
-        report = RaftRound(
-            number,
-            reward=float(rewards.mean()),
-            kl=float((now - base).mean()),
-            ended=float(np.mean(drawn.ended)),
-        )
-        if gold is not None:
-            with as_gold():
-                true = rewards_of(gold, asked, drawn, tokenizer, config.training)
-            report = replace(report, gold=float(true.mean()))
+        said = rollout.report()
+        report = RaftRound(number, said["reward"], said["kl"], said["ended"], said.get("gold"))
         if number < config.rounds:
-            best, constant, unfinished = keep_best(drawn, rewards)
+            best, constant, unfinished = keep_best(rollout.drawn, rollout.rewards)
             report = replace(report, kept=len(best), constant=constant, unfinished=unfinished)
             if not best and number == 0:
                 raise _nothing_to_fit(constant, unfinished, config)
@@ -270,6 +251,15 @@ def raft_update(
 # What a run leaves on disk ------------------------------------------------------------------------
 
 
+def rounds_done(out: Path | str) -> int:
+    """How many reports a run's folder holds; 0 where there is none that can be read."""
+    try:
+        with safe_open(Path(out) / "policy.safetensors", framework="pt") as file:
+            return len(json.loads(file.metadata()["run"])["reports"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return 0
+
+
 class _Store:
     """out/policy.safetensors: weights, reports and what run they are of, in one file."""
 
@@ -304,23 +294,29 @@ class _Store:
             ) from error
 
     def save(self, policy: nn.Module, reports: Sequence[RaftRound]) -> None:
-        if self.path is None:
+        if self.path is None or (steps := self.steps(reports[-1].round)) is None:
             return
+        path = self.path
         from accelerate import PartialState
 
         run = {"identity": self.identity, "reports": [asdict(report) for report in reports]}
         weights = {name: p.detach().cpu().contiguous() for name, p in policy.named_parameters()}
         state = PartialState()
         if state.is_main_process:
-            write_whole(self.path, lambda to: save_file(weights, to, {"run": json.dumps(run)}))
-            shutil.rmtree(self.steps(reports[-1].round), ignore_errors=True)  # it is in the report
+            write_whole(path, lambda to: save_file(weights, to, {"run": json.dumps(run)}))
+            shutil.rmtree(steps, ignore_errors=True)  # they are in the report
         state.wait_for_everyone()
 
     def _check(self, theirs: dict[str, Any]) -> None:
-        differ = [name for name, value in self.identity.items() if theirs.get(name) != value]
+        by_content = {"prompts": "the prompts are others", "start": "it started from another model"}
+        differ = [
+            by_content.get(name, f"{name} was {theirs.get(name)!r} and is {value!r}")
+            for name, value in self.identity.items()
+            if theirs.get(name) != value
+        ]
         if differ:
             raise ResumeMismatchError(
-                f"{self.folder} holds another run: {', '.join(differ)} differ. Give another "
+                f"{self.folder} holds another run: {'; '.join(differ)}. Give another "
                 "folder, or start over with resume=False (--restart), which replaces it."
             )
 
@@ -328,15 +324,16 @@ class _Store:
 def _identity(
     model: nn.Module,
     tokenizer: Any,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     config: RaftConfig,
     seed: int,
-    gold: Reward | None,
+    gold: Reward | nn.Module | None,
 ) -> dict[str, Any]:
     """What two runs must share for one to go on with the other's rounds."""
-    groups = [(encode_prompt(tokenizer, prompt), []) for prompt in prompts]
+    groups: list[Group] = [(encode_prompt(tokenizer, prompt), []) for prompt in prompts]
     rounds = {k: v for k, v in asdict(config).items() if k != "training"}
     settings = {**rounds, **config.training.settings(), "seed": seed, "gold": gold is not None}
+    settings["stop_ids"] = list(stop_ids(tokenizer, model))
     found = fingerprint(model, groups, "raft", settings, {})
     return {"prompts": found["data"], "start": found["start"], **found["config"]}
 

@@ -10,19 +10,39 @@ Rewards are in nats of log-odds. Pairs are (P, 2), column 0 the preferred respon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from irlbook.errors import InvalidHyperparameterError, ShapeError, UnsupportedModelError
-from irlbook.lm.logprobs import Tree, hidden_states, sequence_logps
-from irlbook.training import Batch, Objective
+from irlbook.errors import (
+    InvalidHyperparameterError,
+    ShapeError,
+    UnidentifiedRewardError,
+    UnsupportedModelError,
+)
+from irlbook.lm.logprobs import hidden_states, sequence_logps
+from irlbook.lm.trees import Tree
+from irlbook.posttraining.configs import EmbeddingConfig, Pooling, RewardConfig
+from irlbook.training.loop import Batch, Objective
 
-Pooling = Literal["last", "sum"]
+__all__ = [
+    "Embedder",
+    "EmbeddingReward",
+    "RewardScorer",
+    "bradley_terry_loss",
+    "classification_loss",
+    "embed",
+    "ensemble_reward",
+    "fit_embedding_reward",
+    "input_scale",
+    "is_constant",
+    "objective",
+    "response_places",
+    "reward_metrics",
+]
 
 
 def bradley_terry_loss(
@@ -122,11 +142,12 @@ class RewardScorer(nn.Module):
                 f"{type(model).__name__} has no `score` head with one output; load it with "
                 "lm.models.load_reward_model."
             )
+        self.model: Any
         self.model = model
-        self.pooling = pooling or getattr(model.config, "reward_pooling", "last")
+        self.pooling = pooling or getattr(self.model.config, "reward_pooling", "last")
         if self.pooling not in ("last", "sum"):
             raise InvalidHyperparameterError(f"pooling is {self.pooling!r}; use last or sum.")
-        model.config.reward_pooling = self.pooling
+        self.model.config.reward_pooling = self.pooling
 
     def forward(self, tree: Tree) -> Tensor:
         """(R,) in at least float32."""
@@ -136,21 +157,6 @@ class RewardScorer(nn.Module):
         scores = self.model.score(hidden[places]).squeeze(-1)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         return scores if self.pooling == "last" else sequence_logps(scores, tree.lengths)
-
-
-@dataclass(frozen=True)
-class RewardConfig:
-    """Hyper-parameters of a reward model's loss."""
-
-    loss: Literal["bt", "classification"] = "bt"  # which question the labels answer
-    label_smoothing: float = 0.0  # share of labels taken to be flipped
-    centering: float = 0.0  # bt: weight of (r+ + r-)^2
-    use_margin: bool = False  # bt: ask each pair for the margin that the data give
-
-    def __post_init__(self) -> None:
-        if self.loss not in ("bt", "classification"):
-            raise InvalidHyperparameterError(f"loss is {self.loss!r}; use bt or classification.")
-        _check(torch.zeros(1, 2), self.label_smoothing)
 
 
 def objective(config: RewardConfig | None = None) -> Objective:
@@ -204,44 +210,35 @@ def ensemble_reward(
 
 
 @torch.no_grad()
-def embed(model: nn.Module, tree: Tree, pool: Literal["last", "mean"] = "last") -> Tensor:
+def embed(model: nn.Module, tree: Tree, pool: Literal["last", "mean", "both"] = "last") -> Tensor:
     """(R, H) what a frozen language model makes of each prompt with its response.
 
-    `last`: the hidden state of the response's last token; `mean`: over the response's tokens.
+    `last`: the hidden state of the response's last token; `mean`: over the response's tokens;
+    `both`: one beside the other, (R, 2 H), for one pass through the model.
     """
     hidden = hidden_states(model, tree)[response_places(tree)]  # (N, H)
+    last = hidden[tree.lengths.cumsum(0) - 1]
     if pool == "last":
-        return hidden[tree.lengths.cumsum(0) - 1]
+        return last
     owner = torch.repeat_interleave(
         torch.arange(len(tree.lengths), device=hidden.device), tree.lengths
     )
     total = hidden.new_zeros(len(tree.lengths), hidden.shape[1]).index_add(0, owner, hidden)
-    return total / tree.lengths[:, None]
+    mean = total / tree.lengths[:, None]
+    return mean if pool == "mean" else torch.cat([last, mean], dim=1)
 
 
-@dataclass(frozen=True)
-class EmbeddingConfig:
-    """How a reward model on frozen embeddings is fitted."""
+class Embedder(nn.Module):
+    """`embed` as a scorer, so that :func:`irlbook.training.loop.score` embeds a whole data set."""
 
-    loss: Literal["bt", "classification"] = "bt"  # which question the labels answer
-    hidden: tuple[int, ...] = ()  # units of each tanh layer; () is a linear reward
-    l2: float = 1e-3  # l2/2 times the squared weights is added to the mean loss
-    epochs: int = 30  # hidden layers: passes over the pairs
-    batch_size: int = 64  # hidden layers: pairs a step
-    learning_rate: float = 1e-3  # hidden layers: Adam's
-    members: int = 1  # models in the ensemble
-    bootstrap: bool = True  # with several members: each sees pairs drawn with replacement
-    seed: int = 0  # first weights, order, bootstrap
+    def __init__(self, model: nn.Module, pool: Literal["last", "mean", "both"] = "last") -> None:
+        super().__init__()
+        self.model = model
+        self.pool: Literal["last", "mean", "both"] = pool
 
-    def __post_init__(self) -> None:
-        if self.loss not in ("bt", "classification"):
-            raise InvalidHyperparameterError(f"loss is {self.loss!r}; use bt or classification.")
-        if self.l2 < 0:
-            raise InvalidHyperparameterError(f"l2 is {self.l2}; it must not be negative.")
-        if min(self.epochs, self.batch_size, self.members) < 1 or not self.learning_rate > 0:
-            raise InvalidHyperparameterError(
-                "epochs, batch_size and members must be at least 1, learning_rate positive."
-            )
+    def forward(self, tree: Tree) -> Tensor:
+        """(R, H), or (R, 2 H) for `both`."""
+        return embed(self.model, tree, self.pool)
 
 
 class EmbeddingReward(nn.Module):
@@ -252,6 +249,8 @@ class EmbeddingReward(nn.Module):
 
     def __init__(self, size: int, hidden: Sequence[int] = ()) -> None:
         super().__init__()
+        self.centre: Tensor
+        self.scale: Tensor
         self.register_buffer("centre", torch.zeros(size))
         self.register_buffer("scale", torch.ones(size))
         layers: list[nn.Module] = []
@@ -263,6 +262,31 @@ class EmbeddingReward(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """(..., H) to (...)."""
         return self.head((embeddings - self.centre) / self.scale).squeeze(-1)
+
+
+def is_constant(values: Tensor, dim: int = 0) -> Tensor:
+    """bool, without `dim`: all values are alike, but for the rounding of 32 bits."""
+    return values.amax(dim) - values.amin(dim) <= 1e-6 * values.abs().amax(dim)
+
+
+def input_scale(embeddings: Tensor) -> Tensor:
+    """(H,) what each dimension of (N, H) embeddings is divided by: its standard deviation.
+
+    A dimension that is constant in the data says nothing about the reward; its scale is infinite,
+    so that it is never read, wherever it may move later. One that hardly moves is not blown up
+    either: no scale is less than a thousandth of the median one.
+
+    Raises:
+        UnidentifiedRewardError: every dimension is constant.
+    """
+    spread, constant = embeddings.std(0, correction=0), is_constant(embeddings)
+    if constant.all():
+        raise UnidentifiedRewardError(
+            "all embeddings are the same, so no reward of them can tell two responses apart. Look "
+            "at what made them: the layer, the pooling, a model that was not loaded."
+        )
+    floor = 1e-3 * spread[~constant].median()
+    return spread.clamp(min=floor).masked_fill(constant, torch.inf)
 
 
 def fit_embedding_reward(
@@ -282,14 +306,15 @@ def fit_embedding_reward(
     loss_of = bradley_terry_loss if config.loss == "bt" else classification_loss
     embeddings = embeddings.detach().cpu()
     flat = embeddings.flatten(0, 1)  # (2P, H)
+    centre, scale = flat.mean(0), input_scale(flat)
     members = []
     for member in range(config.members):
         draw = torch.Generator().manual_seed(config.seed + 7919 * member)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + 7919 * member)
             model = EmbeddingReward(embeddings.shape[2], config.hidden).to(embeddings.dtype)
-        model.centre.copy_(flat.mean(0))
-        model.scale.copy_(flat.std(0, correction=0).clamp(min=1e-6))
+        model.centre.copy_(centre)
+        model.scale.copy_(scale)
         n = len(embeddings)
         own = torch.arange(n)
         if config.bootstrap and config.members > 1:

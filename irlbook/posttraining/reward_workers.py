@@ -6,6 +6,8 @@ a function of texts, so nothing but texts has to travel.
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import importlib.util
 import multiprocessing
 import pickle
@@ -15,23 +17,42 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from irlbook.errors import InvalidHyperparameterError, RewardError
 
-Reward = Callable[[list[str], list[str]], Sequence[float]]
+__all__ = ["FileReward", "Reward", "call", "in_processes", "source_digest"]
+
+Reward = Callable[[list[Any], list[str]], Sequence[float]]
 """(prompts, responses), as many of each, to a number each; higher is better."""
 
+_reward: Reward  # of a worker
 
-def call(reward: Reward, prompts: list[str], responses: list[str]) -> np.ndarray:
+
+def call(reward: Reward, prompts: list[Any], responses: list[str]) -> np.ndarray:
     """What a reward gives, as an array of float64; whatever it raises names a prompt.
 
     Raises:
         RewardError.
     """
     try:
-        return np.asarray(reward(prompts, responses), dtype=np.float64)
+        given = reward(prompts, responses)
+        if given is None:
+            raise RewardError(
+                f"the reward gave None for {len(responses)} responses (the first to "
+                f"{prompts[0]!r}). Does the function end without a `return`?"
+            )
+        for i, value in enumerate(given if isinstance(given, list | tuple) else ()):
+            if value is None:
+                where = f" for the prompt {prompts[i]!r} and the response {responses[i]!r}"
+                raise RewardError(
+                    f"the reward gave None{where if i < len(prompts) else ''}. It must give a "
+                    "number for any text that a model may write; is there a branch without one?"
+                )
+        return np.asarray(given, dtype=np.float64)
     except RewardError:
         raise  # it was named where it happened
     except Exception as error:
@@ -124,7 +145,7 @@ class FileReward:
     """A function of a Python file as a reward. The file is run; it can be sent to a worker.
 
     Args:
-        path: the file; it may import what lies beside it.
+        path: the file; it may import what lies beside it, also within its functions.
         name: the function (prompts, responses) in it.
 
     Raises:
@@ -137,26 +158,85 @@ class FileReward:
             raise RewardError(
                 f"there is no file {path}. Give FILE.py:FUNCTION, or the folder of a reward model."
             )
-        spec = importlib.util.spec_from_file_location(self.path.stem, self.path)
+        own = f"reward_{hashlib.sha256(str(self.path).encode()).hexdigest()[:12]}"
+        spec = importlib.util.spec_from_file_location(own, self.path)
+        if spec is None or spec.loader is None:
+            raise RewardError(f"{path} is no Python file. Give FILE.py:FUNCTION.")
         module = importlib.util.module_from_spec(spec)
-        sys.path.insert(0, str(self.path.parent))
+        sys.modules[own] = module  # dataclasses look their types up there
+        self.neighbours: dict[str, ModuleType] = {}
         try:
-            spec.loader.exec_module(module)
+            with self._beside():
+                spec.loader.exec_module(module)
         except Exception as error:
+            del sys.modules[own]
             raise RewardError(f"{path} raised {type(error).__name__}: {error}") from error
-        finally:
-            sys.path.remove(str(self.path.parent))
-        self.function = getattr(module, name, None)
+        self.function: Any = getattr(module, name, None)
         if not callable(self.function):
-            own = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+            known = vars(module).items()
+            there = [key for key, value in known if callable(value) and key[0] != "_"]
             wrong = "is no function" if hasattr(module, name) else "does not exist"
             raise RewardError(
-                f"{name!r} {wrong} in {path}. Its functions: {', '.join(sorted(own)) or 'none'}. "
+                f"{name!r} {wrong} in {path}. Its functions: {', '.join(sorted(there)) or 'none'}. "
                 "A reward takes (prompts, responses) and gives a number for each response."
             )
 
     def __call__(self, prompts: list[str], responses: list[str]) -> Sequence[float]:
-        return self.function(prompts, responses)
+        with self._beside():
+            return self.function(prompts, responses)
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return FileReward, (str(self.path), self.name)
+
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
+        """Imports find what lies beside the file, and not what lies beside another reward."""
+        folder, before = self.path.parent, set(sys.modules)
+        hidden = {name: sys.modules[name] for name in self.neighbours if name in sys.modules}
+        sys.path.insert(0, str(folder))
+        sys.modules.update(self.neighbours)
+        try:
+            yield
+        finally:
+            sys.path.remove(str(folder))
+            for name in set(sys.modules) - before:
+                place = getattr(sys.modules[name], "__file__", None)
+                if place and folder in Path(place).resolve().parents:
+                    self.neighbours[name] = sys.modules[name]
+            for name in self.neighbours:
+                sys.modules.pop(name, None)
+            sys.modules.update(hidden)
+
+
+def source_digest(path: str | Path) -> str:
+    """A hash of a Python file and of the modules beside it that it imports, and those import.
+
+    What else a reward reads (data, a server, an installed package) is not seen.
+    """
+    digest, waiting, seen = hashlib.sha256(), [Path(path).resolve()], set()
+    folder = waiting[0].parent
+    while waiting:
+        file = waiting.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        text = file.read_bytes()
+        digest.update(f"{file.relative_to(folder)} {len(text)}\n".encode() + text)
+        for name in sorted(_imported(text)):
+            parts = name.split(".")
+            if (package := folder / parts[0]).is_dir():
+                waiting += sorted(package.rglob("*.py"), reverse=True)
+            elif (module := folder / f"{parts[0]}.py").is_file():
+                waiting.append(module)
+    return digest.hexdigest()[:16]
+
+
+def _imported(source: bytes) -> set[str]:
+    """The names of the modules that a file imports, anywhere in it; none of a broken file."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):
+        return set()
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    froms = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    return plain | {name for name in froms if name}

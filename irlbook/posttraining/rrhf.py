@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from irlbook.errors import InvalidHyperparameterError, ResponseError, RewardError, ShapeError
-from irlbook.training import Batch, Objective
+from irlbook.training.loop import Batch, Objective
+
+__all__ = ["objective", "ranking_accuracy", "ranking_loss", "rrhf_loss"]
 
 
 def ranking_loss(logps: Tensor, rewards: Tensor, lengths: Tensor) -> Tensor:

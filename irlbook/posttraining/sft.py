@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from irlbook.errors import InvalidHyperparameterError
-from irlbook.lm.logprobs import Group
-from irlbook.training import Batch, Objective
+from irlbook.lm.trees import Group
+from irlbook.training.loop import Batch, Objective
+
+__all__ = ["objective", "sft_loss"]
 
 
 def sft_loss(policy_logps: Tensor, mean_length: float = 1.0) -> Tensor:

@@ -25,11 +25,33 @@ from irlbook.errors import (
     InvalidHyperparameterError,
     InvalidPreferencesError,
     NotConvergedError,
+    NotFiniteError,
     SeparablePreferencesError,
     ShapeError,
     UnidentifiedRewardError,
+    shown,
 )
+from irlbook.mdp import as_floats
 from irlbook.planning import SolverReport
+
+__all__ = [
+    "BradleyTerryResult",
+    "NAMED",
+    "PairReport",
+    "SMALL",
+    "SUSPICIOUS_MARGIN",
+    "as_pairs",
+    "bradley_terry_gradient",
+    "bradley_terry_log_likelihood",
+    "check_win_graph",
+    "differences",
+    "fisher_information",
+    "fit_bradley_terry",
+    "inspect_pairs",
+    "pairs_from_labels",
+    "sample_preferences",
+    "win_graph",
+]
 
 SUSPICIOUS_MARGIN = 12.0  # log-odds of a fitted choice from which on we always ask if w diverges
 SMALL = 1 << 16  # entries up to which a dense matrix is faster than a sparse one
@@ -64,9 +86,10 @@ def inspect_pairs(pairs: Any, features: Any = None, *, n_items: int | None = Non
         pairs: (P, 2) int, column 0 preferred. features: (M, K), to find equal ones too.
         n_items: M; None: one more than the largest item.
     """
-    given = _as_pairs(pairs)
+    given = as_pairs(pairs)
     size = _size(given, features, n_items)
-    first, identical, duplicates, contradictions = {}, [], [], []
+    first: dict[tuple[int, int], int] = {}
+    identical, duplicates, contradictions = [], [], []
     equal = given[:, 0] == given[:, 1]
     if features is not None:
         phi = np.asarray(features, dtype=float)
@@ -96,8 +119,13 @@ def pairs_from_labels(left: Any, right: Any, labels: Any) -> tuple[np.ndarray, n
 
     Returns:
         pairs (Q, 2) and counts (Q,), without rows of count 0.
+
+    Raises:
+        InvalidPreferencesError: a label that is no share, or an item that is no number.
+        ShapeError: not flat, or not of one length.
     """
-    left, right, share = np.asarray(left), np.asarray(right), np.asarray(labels, dtype=float)
+    left, right = _as_items(left, "left"), _as_items(right, "right")
+    share = _as_shares(labels)
     if not (left.shape == right.shape == share.shape and share.ndim == 1):
         raise ShapeError("left, right and labels must be flat and of one length.")
     bad = np.flatnonzero(~((share >= 0) & (share <= 1)))
@@ -111,11 +139,45 @@ def pairs_from_labels(left: Any, right: Any, labels: Any) -> tuple[np.ndarray, n
     return pairs[counts > 0], counts[counts > 0]
 
 
+def _as_items(items: Any, name: str) -> np.ndarray:
+    """Item numbers, whole and not negative."""
+    try:
+        given = np.asarray(items)
+    except ValueError:  # rows of unlike length
+        given = np.empty(0, dtype=object)
+    if given.size and (given.dtype.kind not in "iu" or given.min() < 0):
+        raise InvalidPreferencesError(
+            f"{name} must hold item numbers 0, 1, 2 ...; got {shown(items)}. Number the items."
+        )
+    return given.astype(np.intp)
+
+
+def _as_shares(labels: Any) -> np.ndarray:
+    """Labels as floats; a word is refused by its row."""
+    try:
+        return np.asarray(labels, dtype=float)
+    except (TypeError, ValueError):
+        rows = labels if isinstance(labels, list | tuple | np.ndarray) else [labels]
+        row, word = next(((i, x) for i, x in enumerate(rows) if not _is_number(x)), (0, labels))
+        raise InvalidPreferencesError(
+            f"the label of row {row} is {shown(word)}; give 1 where left was preferred, 0 where "
+            "right was, 0.5 for a tie."
+        ) from None
+
+
+def _is_number(given: Any) -> bool:
+    try:
+        float(given)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def sample_preferences(
     rewards: np.ndarray, pairs: Any, rng: np.random.Generator, beta: float = 1.0
 ) -> np.ndarray:
     """(P, 2) ask a chooser of temperature beta about each pair; column 0 is what it prefers."""
-    asked = _as_pairs(pairs)
+    asked = as_pairs(pairs)
     r = np.asarray(rewards, dtype=float)
     first = rng.random(len(asked)) < expit((r[asked[:, 0]] - r[asked[:, 1]]) / beta)
     return np.where(first[:, None], asked, asked[:, ::-1])
@@ -123,7 +185,7 @@ def sample_preferences(
 
 def win_graph(pairs: Any, n_items: int | None = None, counts: Any = None) -> sparse.csr_array:
     """(M, M) sparse: entry (i, j) is how often i was preferred to j."""
-    given = _as_pairs(pairs)
+    given = as_pairs(pairs)
     size = _size(given, None, n_items)
     weight = _as_counts(counts, len(given))
     return sparse.csr_array(
@@ -188,7 +250,7 @@ def _ends(wins, label, parts) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 def differences(pairs: Any, features: Any = None, *, n_items: int | None = None) -> Any:
     """(P, K) d_p = phi_winner - phi_loser; without features (P, M) sparse, with a 1 and a -1."""
-    given = _as_pairs(pairs)
+    given = as_pairs(pairs)
     size = _size(given, features, n_items)
     if features is not None:
         phi = np.asarray(features, dtype=float)
@@ -328,7 +390,7 @@ def fit_bradley_terry(
         UnidentifiedRewardError, SeparablePreferencesError: no unique finite optimum (l2 = 0).
         NotConvergedError: it stopped above the tolerance.
     """
-    given = _as_pairs(pairs)
+    given = as_pairs(pairs)
     size = _size(given, features, n_items)
     weight = _as_counts(counts, len(given))
     same = np.flatnonzero(given[:, 0] == given[:, 1])
@@ -361,7 +423,7 @@ def fit_bradley_terry(
         w, report = _mm(given, size, weight, beta, tolerance, max_iterations or 100_000)
     else:
         raise InvalidHyperparameterError(
-            f'method is {method!r}; use "newton", or "mm" without features and l2.'
+            f'method is {shown(method)}; use "newton", or "mm" without features and l2.'
         )
     margin = design @ w / beta
     # where w runs away, the solver stops once its rows add less than the tolerance
@@ -480,9 +542,19 @@ def _problem(weights, pairs, features, counts, beta) -> tuple[Any, np.ndarray]:
     return design, _as_counts(counts, design.shape[0])
 
 
-def _as_pairs(pairs: Any) -> np.ndarray:
-    """(P, 2) int, not empty."""
-    given = np.asarray(pairs)
+def as_pairs(pairs: Any) -> np.ndarray:
+    """(P, 2) int, not empty.
+
+    Raises:
+        InvalidPreferencesError: another shape, or entries that are no item numbers.
+    """
+    try:
+        given = np.asarray(pairs)
+    except ValueError:  # rows of unlike length
+        raise InvalidPreferencesError(
+            "pairs have rows of unlike length; expected (P, 2): a row for each comparison, the "
+            "preferred item first."
+        ) from None
     if given.ndim != 2 or given.shape[1] != 2 or not len(given):
         raise InvalidPreferencesError(
             f"pairs have shape {given.shape}; expected (P, 2) with P > 0: a row for each "
@@ -501,9 +573,11 @@ def _as_pairs(pairs: Any) -> np.ndarray:
 
 def _size(pairs: np.ndarray, features: Any, n_items: int | None) -> int:
     if features is not None:
-        phi = np.asarray(features)
-        if phi.ndim != 2 or not np.isfinite(np.asarray(phi, dtype=float)).all():
-            raise ShapeError(f"features have shape {phi.shape}; expected (M, K), all finite.")
+        phi = as_floats(features, "features")
+        if phi.ndim != 2:
+            raise ShapeError(f"features have shape {phi.shape}; expected (M, K).")
+        if not np.isfinite(phi).all():
+            raise NotFiniteError("features must all be finite; find the item that broke first.")
         n_items = len(phi)
     size = int(pairs.max()) + 1 if n_items is None else n_items
     bad = np.flatnonzero((pairs >= size).any(axis=1))
@@ -517,7 +591,7 @@ def _size(pairs: np.ndarray, features: Any, n_items: int | None) -> int:
 def _as_counts(counts: Any, n_pairs: int) -> np.ndarray:
     if counts is None:
         return np.ones(n_pairs)
-    weight = np.asarray(counts, dtype=float)
+    weight = as_floats(counts, "counts")
     if weight.shape != (n_pairs,):
         raise ShapeError(f"counts have shape {weight.shape}; expected ({n_pairs},).")
     bad = np.flatnonzero(~((weight >= 0) & (weight < np.inf)))

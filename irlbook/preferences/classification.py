@@ -15,11 +15,24 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit, log_expit
-from scipy.stats import rankdata
 
-from irlbook.errors import InvalidPreferencesError, ShapeError
+from irlbook.errors import (
+    InvalidPreferencesError,
+    NotStochasticError,
+    ShapeError,
+    UninformativeDataError,
+)
+from irlbook.mdp import as_floats
 from irlbook.planning import SolverReport
-from irlbook.preferences.bradley_terry import fit_bradley_terry
+from irlbook.preferences.bradley_terry import as_pairs, fit_bradley_terry
+
+__all__ = [
+    "ClassificationResult",
+    "classification_log_likelihood",
+    "fit_classification",
+    "order_consistency",
+    "win_probability",
+]
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class ClassificationResult:
 
 def classification_log_likelihood(rewards: np.ndarray, pairs: Any) -> float:
     """sum_p [log sigma(r_winner) + log(1 - sigma(r_loser))] <= 0, for rewards (M,) with a zero."""
-    r, pairs = np.asarray(rewards, dtype=float), np.asarray(pairs)
+    r, pairs = as_floats(rewards, "rewards"), as_pairs(pairs)
     return float(log_expit(r[pairs[:, 0]]).sum() + log_expit(-r[pairs[:, 1]]).sum())
 
 
@@ -54,10 +67,10 @@ def fit_classification(pairs: Any, features: Any, *, l2: float = 0.0) -> Classif
         UnidentifiedRewardError, SeparablePreferencesError: no unique finite optimum. (The message
             counts 2 P rows, one for each response; item M is the imaginary opponent.)
     """
-    phi, pairs = np.asarray(features, dtype=float), np.asarray(pairs)
+    phi, pairs = as_floats(features, "features"), as_pairs(pairs)
     if phi.ndim != 2:
         raise ShapeError(f"features have shape {phi.shape}; expected (M, K).")
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.max(initial=-1) >= len(phi):
+    if pairs.max() >= len(phi):
         raise InvalidPreferencesError(
             f"pairs have shape {pairs.shape} for {len(phi)} items; expected (P, 2), items below "
             f"{len(phi)}, the preferred one first."
@@ -86,8 +99,10 @@ def win_probability(rewards: np.ndarray, opponents: Any = None, beta: float = 1.
     """
     r = np.asarray(rewards, dtype=float)
     q = np.full(len(r), 1 / len(r)) if opponents is None else np.asarray(opponents, dtype=float)
-    if q.shape not in ((len(r),), (len(r), len(r))) or not np.allclose(q.sum(axis=-1), 1):
-        raise ShapeError("opponents must be (M,) or (M, M) with rows that sum to 1.")
+    if q.shape not in ((len(r),), (len(r), len(r))):
+        raise ShapeError(f"opponents have shape {q.shape}; expected (M,) or (M, M), M={len(r)}.")
+    if not (np.allclose(q.sum(axis=-1), 1) and (q >= 0).all()):
+        raise NotStochasticError("opponents must hold probabilities: rows that sum to 1.")
     return (expit((r[:, None] - r[None, :]) / beta) * q).sum(axis=1)
 
 
@@ -111,18 +126,7 @@ def order_consistency(estimate: np.ndarray, truth: np.ndarray, groups: Any = Non
         agree += ((found * gap + 1) / 2)[gap != 0].sum()
         asked += (gap != 0).sum()
     if not asked:
-        raise ShapeError("no two items of a group differ in truth; there is no order to find.")
+        raise UninformativeDataError(
+            "no two items of a group differ in truth; there is no order to find."
+        )
     return float(agree / asked)
-
-
-def within_prompt_spearman(estimate: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over prompts of Spearman's rank correlation; both (prompts, responses).
-
-    What happens between prompts does not count: no choice between responses depends on it.
-    """
-    a, b = (rankdata(np.asarray(x, dtype=float), axis=1) for x in (estimate, truth))
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return float(
-        np.divide((a * b).sum(axis=1), scale, out=np.zeros(len(a)), where=scale > 0).mean()
-    )

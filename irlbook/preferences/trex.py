@@ -19,6 +19,8 @@ from irlbook.errors import InvalidPreferencesError, InvalidTrajectoryError, Shap
 from irlbook.mdp import Trajectories
 from irlbook.preferences.bradley_terry import BradleyTerryResult, fit_bradley_terry
 
+__all__ = ["TrexResult", "cut_snippets", "fit_trex", "ranked_pairs", "trajectory_features"]
+
 
 @dataclass(frozen=True)
 class TrexResult:

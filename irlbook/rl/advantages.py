@@ -14,6 +14,8 @@ import numpy as np
 
 from irlbook.errors import InvalidHyperparameterError, ShapeError
 
+__all__ = ["gae", "returns_to_go", "td_errors"]
+
 
 def returns_to_go(rewards: np.ndarray, discount: float) -> np.ndarray:
     """Discounted sum of the rewards from each step on, within one episode.

@@ -9,6 +9,7 @@ Source: Schulman et al. 2017 (arXiv 1707.06347), eq 7; GAE from Schulman et al. 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -26,10 +27,10 @@ __all__ = [
     "clipped_policy_loss",
     "collect",
     "evaluate",
-    "gae",
     "make_vector_env",
     "ppo",
     "sample_actions",
+    "space_sizes",
 ]
 
 
@@ -158,7 +159,9 @@ def make_vector_env(
             would be lost.
     """
     own = gym.spec(env_id).vector_entry_point is not None
-    limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+    limit: dict[str, Any] = (
+        {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+    )
     env = gym.make_vec(env_id, num_envs, "vector_entry_point" if own else "sync", **limit)
     box, actions = env.single_observation_space, env.single_action_space
     if not isinstance(box, gym.spaces.Box) or len(box.shape) != 1:
@@ -175,6 +178,13 @@ def make_vector_env(
             "from the row after it, which only AutoresetMode.NEXT_STEP gives."
         )
     return env
+
+
+def space_sizes(env: gym.vector.VectorEnv) -> tuple[int, int]:
+    """Observations O and actions A of an environment that `make_vector_env` has checked."""
+    box: Any = env.single_observation_space
+    actions: Any = env.single_action_space
+    return int(box.shape[0]), int(actions.n)
 
 
 def sample_actions(
@@ -247,9 +257,7 @@ def ppo(
     env = make_vector_env(config.env_id, config.num_envs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        agent = ActorCritic(
-            env.single_observation_space.shape[0], int(env.single_action_space.n), config.hidden
-        )
+        agent = ActorCritic(*space_sizes(env), config.hidden)
     optimizer = torch.optim.Adam(agent.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
 
     observation, _ = env.reset(seed=seed)
@@ -276,7 +284,7 @@ def ppo(
         stopped_early = (
             config.stop_return is not None
             and len(latest) == config.stop_window
-            and np.mean(latest) >= config.stop_return
+            and float(np.mean(latest)) >= config.stop_return
         )
         if stopped_early:  # keep the policy that has just earned this; another update may spoil it
             break

@@ -15,6 +15,20 @@ import numpy as np
 
 from irlbook.errors import InvalidHyperparameterError, UnsupportedEnvironmentError
 
+__all__ = [
+    "Schedule",
+    "TDConfig",
+    "TDResult",
+    "constant",
+    "epsilon_greedy",
+    "linear",
+    "power_decay",
+    "q_learning",
+    "q_learning_target",
+    "sarsa",
+    "sarsa_target",
+]
+
 Schedule = Callable[[int], float]
 
 

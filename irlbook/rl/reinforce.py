@@ -13,7 +13,9 @@ import torch
 
 from irlbook.errors import InvalidHyperparameterError
 from irlbook.rl.advantages import returns_to_go
-from irlbook.rl.ppo import ActorCritic, make_vector_env, sample_actions
+from irlbook.rl.ppo import ActorCritic, make_vector_env, sample_actions, space_sizes
+
+__all__ = ["ReinforceConfig", "ReinforceResult", "play_episodes", "reinforce", "reinforce_loss"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def play_episodes(
         rows.append((observation, actions, rewards * playing, playing))
         playing = playing & ~(terminated | truncated)
         observation = following
-    return tuple(np.stack(column) for column in zip(*rows, strict=True))
+    seen, taken, paid, played = (np.stack(column) for column in zip(*rows, strict=True))
+    return seen, taken, paid, played
 
 
 def reinforce(config: ReinforceConfig | None = None, *, seed: int) -> ReinforceResult:
@@ -105,9 +108,7 @@ def reinforce(config: ReinforceConfig | None = None, *, seed: int) -> ReinforceR
     env = make_vector_env(config.env_id, config.episodes_per_update, config.max_episode_steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        agent = ActorCritic(
-            env.single_observation_space.shape[0], int(env.single_action_space.n), config.hidden
-        )
+        agent = ActorCritic(*space_sizes(env), config.hidden)
     actor = torch.optim.Adam(agent.actor.parameters(), lr=config.learning_rate)
     critic = torch.optim.Adam(agent.critic.parameters(), lr=config.learning_rate)
     result = ReinforceResult(agent, np.zeros(config.updates), np.zeros(config.updates))
@@ -135,7 +136,8 @@ def reinforce(config: ReinforceConfig | None = None, *, seed: int) -> ReinforceR
                 critic.zero_grad()
                 (agent.values(obs[pick]) - g[pick]).square().mean().backward()
                 critic.step()
-        norm = sum(float(p.grad.square().sum()) for p in agent.actor.parameters()) ** 0.5
+        slopes = [p.grad for p in agent.actor.parameters() if p.grad is not None]
+        norm = sum(float(g.square().sum()) for g in slopes) ** 0.5
         result.gradient_norms[update] = norm
         result.episodes.append(rewards.sum(axis=0))
         result.mean_returns[update] = result.episodes[-1].mean()

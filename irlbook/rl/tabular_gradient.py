@@ -16,6 +16,16 @@ from irlbook.errors import InvalidHyperparameterError
 from irlbook.mdp import TabularMDP
 from irlbook.rl.advantages import returns_to_go
 
+__all__ = [
+    "enumerate_trajectories",
+    "estimator_moments",
+    "exact_policy_gradient",
+    "reinforce_estimate",
+    "score",
+    "softmax_policy",
+    "values_by_time",
+]
+
 
 def softmax_policy(logits: np.ndarray) -> np.ndarray:
     """(S, A) logits -> (S, A) policy."""
@@ -52,7 +62,9 @@ def enumerate_trajectories(
         InvalidHyperparameterError: too many trajectories to list.
     """
     dense = mdp.dense()
-    stack = [(float(p), [int(s)], []) for s, p in enumerate(mdp.start) if p > 0.0]
+    stack: list[tuple[float, list[int], list[int]]] = [
+        (float(p), [int(s)], []) for s, p in enumerate(mdp.start) if p > 0.0
+    ]
     listed = 0
     while stack:
         probability, states, actions = stack.pop()

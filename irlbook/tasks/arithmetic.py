@@ -19,6 +19,33 @@ import numpy as np
 from irlbook.data.records import Demonstration
 from irlbook.errors import InvalidHyperparameterError
 
+__all__ = [
+    "Check",
+    "LARGEST",
+    "MIXED",
+    "NAMES",
+    "Operation",
+    "Operator",
+    "PHRASES",
+    "Problem",
+    "Quality",
+    "Step",
+    "THINGS",
+    "WRITERS",
+    "answer_is_right",
+    "check",
+    "demonstrations",
+    "final_answer",
+    "generate",
+    "hasty",
+    "is_correct",
+    "last_number",
+    "lucky",
+    "misread",
+    "skipped",
+    "solve",
+]
+
 Operator = Literal["+", "-", "*"]
 Quality = Literal["careful", "misread", "skipped", "hasty", "lucky"]
 
@@ -113,7 +140,7 @@ def _problem(n_steps: int, largest: int, rng: np.random.Generator) -> Problem:
 
 
 def _choice(options: Sequence[str], rng: np.random.Generator) -> str:
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]
 
 
 # --- solutions: careful, corrupted, lucky ---------------------------------------------------------

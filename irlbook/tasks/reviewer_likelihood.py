@@ -22,6 +22,8 @@ from irlbook.lm.tokenization import encode_response, end_id
 from irlbook.tasks import reviews
 from irlbook.tasks.reviews import REVIEWER, Reviewer
 
+__all__ = ["END", "Reading", "TEXTS", "TokenReading", "TokenReviewer", "log_likelihood"]
+
 TEXTS: tuple[str, ...] = tuple(reviews.SENTENCES)
 """Every sentence of the world. Arrays over "what comes next" have one more place: the end."""
 
@@ -170,7 +172,8 @@ class TokenReviewer:
 
     def read(self, prompt: str, response: Sequence[int]) -> TokenReading:
         """Next-token probabilities of the reviewer at each token of a response (ids)."""
-        reading, rows = Reading(prompt, self.reviewer), []
+        reading = Reading(prompt, self.reviewer)
+        rows: list[np.ndarray] = []
         table, step = self._tables[0], 0
         weight = reading.next
         for t, token in enumerate(response):

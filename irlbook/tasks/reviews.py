@@ -28,6 +28,43 @@ import numpy as np
 from irlbook.data.records import Demonstration, Preference
 from irlbook.errors import InvalidHyperparameterError, UnknownPromptError
 
+__all__ = [
+    "ADJECTIVES",
+    "Breakdown",
+    "EDITS",
+    "ENOUGH_ASPECTS",
+    "ENOUGH_SENTENCES",
+    "EXPERT",
+    "Edit",
+    "FILLERS",
+    "FORMS",
+    "GIBBERISH_LENGTH",
+    "Kind",
+    "PROMPTS",
+    "Probe",
+    "REVIEWER",
+    "Request",
+    "Reviewer",
+    "SENTENCES",
+    "SHOUTS",
+    "Sentence",
+    "TEMPLATES",
+    "TONE_WORDS",
+    "TOPICS",
+    "Tone",
+    "VERDICTS",
+    "aspect_sentence",
+    "breakdown",
+    "demonstrations",
+    "gold",
+    "prefer",
+    "preferences",
+    "probes",
+    "read_response",
+    "request_of",
+    "sample_prompts",
+]
+
 Tone = Literal["happy", "bitter"]
 Kind = Literal["aspect", "verdict", "shout", "filler", "gibberish"]
 
@@ -298,7 +335,7 @@ def aspect_sentence(aspect: str, tone: Tone, rng: np.random.Generator) -> str:
 
 
 def _choice(options: Sequence[str], rng: np.random.Generator) -> str:
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]
 
 
 def demonstrations(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 
 from irlbook import planning
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import expect, expect_close, expect_length, expect_shape
 from irlbook.mdp import TabularMDP
 
@@ -29,8 +31,14 @@ def _random_world(
 def check_optimal_backup(answer, rng):
     n_states, n_actions = int(rng.integers(4, 8)), int(rng.integers(2, 4))
     transitions, reward = _random_world(rng, n_states, n_actions)
+    reward[int(rng.integers(n_states))] -= 20.0  # one state is bad whatever you do there
     values = 3.0 * rng.normal(size=n_states)
-    discount = float(rng.uniform(0.5, 0.95))
+    _check_backup(answer, transitions, reward, values, float(rng.uniform(0.5, 0.95)))
+    _check_backup(answer, transitions, reward, values, 0.0)
+
+
+def _check_backup(answer, transitions, reward, values, discount):
+    n_states = len(values)
     q = reward + discount * transitions @ values
     in_place = values.copy()
     for s in range(n_states):
@@ -45,6 +53,8 @@ def check_optimal_backup(answer, rng):
         "then the maximum over actions",
         mistakes={
             "you took the mean over actions, not the best one": q.mean(axis=1),
+            "you took the worst action": q.min(axis=1),
+            "the maximum began at zero, and nothing can be worth less": q.max(axis=1).clip(min=0.0),
             "the discount is missing": (reward + transitions @ values).max(axis=1),
             "the reward was discounted too": (discount * (reward + transitions @ values)).max(
                 axis=1
@@ -74,42 +84,6 @@ register(
             "Build the whole table Q of shape (S, A) first; a maximum over one axis remains.",
         ),
         check=check_optimal_backup,
-        wrong_answers={
-            "mean over actions": (Edit("q.max(axis=1)", "q.mean(axis=1)"), "mean over actions"),
-            "no discount": (Edit("discount * transitions", "transitions"), "discount is missing"),
-            "reward discounted": (
-                Edit(
-                    "reward + discount * transitions @ values",
-                    "discount * (reward + transitions @ values)",
-                ),
-                "reward was discounted too",
-            ),
-            "in place": (
-                "import numpy as np\n"
-                "def optimal_backup(transitions, reward, values, discount):\n"
-                "    values = values.copy()\n"
-                "    for s in range(len(values)):\n"
-                "        values[s] = (reward[s] + discount * transitions[s] @ values).max()\n"
-                "    return values\n",
-                "new values of this sweep",
-            ),
-            "best next state": (
-                "import numpy as np\n"
-                "def optimal_backup(transitions, reward, values, discount):\n"
-                "    best = np.where(transitions > 0, values, -np.inf).max(axis=2)\n"
-                "    return (reward + discount * best).max(axis=1)\n",
-                "best next state instead",
-            ),
-            "no reward": (
-                Edit("reward + discount * transitions @ values", "discount * transitions @ values"),
-                "reward is missing",
-            ),
-            "returns the table": (Edit("return q.max(axis=1)", "return q"), "shape"),
-            "changes its argument": (
-                Edit("q = ", "values *= discount; q = "),
-                "in place|argument|chang",
-            ),
-        },
     )
 )
 
@@ -172,37 +146,6 @@ register(
             "tolerance.",
         ),
         check=check_plan_to_within,
-        wrong_answers={
-            "change alone": (
-                Edit("discount / (1 - discount) * change", "change"),
-                "within `tolerance`",
-            ),
-            "factor turned over": (
-                Edit("discount / (1 - discount) * change", "(1 - discount) / discount * change"),
-                "within `tolerance`",
-            ),
-            "mean change": (
-                Edit("np.abs(updated - values).max()", "np.abs(updated - values).mean()"),
-                "single state is slow|within `tolerance`",
-            ),
-            "signed change": (
-                Edit("np.abs(updated - values).max()", "(updated - values).max()"),
-                "within `tolerance`",
-            ),
-            "a hundred sweeps": (
-                "import numpy as np\n"
-                "def plan_to_within(transitions, reward, discount, tolerance):\n"
-                "    values = np.zeros(len(reward))\n"
-                "    for _ in range(100):\n"
-                "        values = (reward + discount * transitions @ values).max(axis=1)\n"
-                "    return values\n",
-                "within `tolerance`",
-            ),
-            "half of the factor": (
-                Edit("discount / (1 - discount) * change", "discount * change"),
-                "within `tolerance`",
-            ),
-        },
     )
 )
 
@@ -218,6 +161,9 @@ def check_visits(answer, rng):
     transitions[terminal] = 0.0
     for s in np.flatnonzero(terminal):
         transitions[s, :, s] = 1.0  # like FrozenLake's holes: the table loops for ever
+    ways_out = np.ix_(~terminal, np.arange(n_actions), terminal)
+    transitions[ways_out] *= 0.05  # episodes are long: the far end of the sum counts
+    transitions /= transitions.sum(axis=2, keepdims=True)
     policy = rng.dirichlet(np.ones(n_actions), size=n_states)
     start = np.where(terminal, 0.0, rng.uniform(0.5, 1.5, n_states))
     start /= start.sum()
@@ -276,30 +222,6 @@ register(
             "the policy, and set terminal rows of the result to zero.",
         ),
         check=check_visits,
-        wrong_answers={
-            "terminals act": (
-                (Edit("P_pi[terminal] = 0.0", "pass"), Edit("d[terminal] = 0.0", "pass")),
-                "terminal states go on acting",
-            ),
-            "no transpose": (Edit("P_pi.T", "P_pi"), "transpose is missing"),
-            "normalised": (
-                Edit("return d[:, None] * policy", "return (1 - discount) * d[:, None] * policy"),
-                "scaled by 1 - discount",
-            ),
-            "no discount": (Edit("discount * P_pi.T", "P_pi.T"), "discount is missing"),
-            "first step lost": (
-                Edit(
-                    "return d[:, None] * policy",
-                    "return (d - np.where(terminal, 0, start))[:, None] * policy",
-                ),
-                "first step is not counted",
-            ),
-            "states only": (Edit("return d[:, None] * policy", "return d"), "shape"),
-            "ends counted": (
-                Edit("d[terminal] = 0.0", "pass"),
-                "nobody acts after the end",
-            ),
-        },
     )
 )
 
@@ -318,6 +240,11 @@ def _random_table(rng: np.random.Generator, n_states: int, n_actions: int) -> Ta
             first, second = (int(x) for x in rng.choice(n_states, size=2, replace=False))
             chances = rng.dirichlet(np.ones(4))
             landings = [(first, False), (second, False), (first, False), (second, True)]
+            order = rng.permutation(4)
+            if s == 0:  # an end in the middle of the list, and lists of different lengths
+                order = rng.permutation([0, 1, 3]) if a else np.array([0, 3, 1, 2])
+                chances = rng.dirichlet(np.ones(len(order)))
+            landings = [landings[k] for k in order]
             table[s][a] = [
                 (float(p), s2, float(rng.normal()), ended)
                 for p, (s2, ended) in zip(chances, landings, strict=True)
@@ -326,7 +253,8 @@ def _random_table(rng: np.random.Generator, n_states: int, n_actions: int) -> Ta
 
 
 def _plain_table(name: str) -> Table:
-    source = gymnasium.make(name).unwrapped.P
+    world: Any = gymnasium.make(name).unwrapped
+    source = world.P
     return {
         int(s): {
             int(a): [(float(p), int(s2), float(r), bool(end)) for p, s2, r, end in source[s][a]]
@@ -427,21 +355,6 @@ register(
             "the episode.",
         ),
         check=check_read_table,
-        wrong_answers={
-            "overwrites": (Edit("P[s, a, s2] += p", "P[s, a, s2] = p"), "overwrote the first one"),
-            "ignores the end": (Edit("if not ended:", "if True:"), "counted as going on"),
-            "unweighted": (Edit("r[s, a] += p * paid", "r[s, a] += paid"), "without their chances"),
-            "last payment lost": (
-                Edit("r[s, a] += p * paid", "r[s, a] += p * paid * (not ended)"),
-                "last move was lost",
-            ),
-            "reward overwritten": (
-                Edit("r[s, a] += p * paid", "r[s, a] = p * paid"),
-                "mean of what the action pays",
-            ),
-            "only the ends": (Edit("if not ended:", "if ended:"), "land in s' and go on"),
-            "one array": (Edit("return P, r", "return P"), "2 values|two arrays"),
-        },
     )
 )
 
@@ -469,17 +382,39 @@ def check_plan_in_place(answer, rng):
             "arrays that it compares?",
             mistakes={"it stopped after a single sweep": one_sweep},
         )
-    n = 15  # the reward travels one state a sweep
-    transitions = np.zeros((n, 1, n))
-    transitions[np.arange(n - 1), 0, np.arange(1, n)] = 1.0
-    transitions[n - 1, 0, n - 1] = 1.0
-    reward = np.zeros((n, 1))
-    reward[n - 1] = float(rng.uniform(0.5, 2.0))
-    expect_close(
-        answer(transitions, reward, 0.9, 1e-9),
-        reward[-1] / (1 - 0.9) * 0.9 ** np.arange(n)[::-1],
-        atol=1e-6,
-        property="a reward far away reaches the first state",
+    early = np.asarray(answer(transitions, reward, discount, 1e6), dtype=float)
+    expect(
+        np.abs(early - truth).max() > 1e-3,
+        property="it stops when no value changes by more than the `tolerance` that it was given",
+        hint="with a tolerance wider than any change, one sweep is enough",
+    )
+    n = 15  # the reward travels one state a sweep, from either end or from the middle
+    for goal in (n - 1, 0, int(rng.integers(4, n - 4))):
+        transitions, reward = np.zeros((n, 1, n)), np.zeros((n, 1))
+        paid = float(rng.uniform(0.5, 2.0))
+        for s in range(n):
+            towards = s + (1 if goal > s else -1)
+            if s != goal and towards != goal:
+                transitions[s, 0, towards] = 1.0
+            elif s != goal:
+                reward[s] = paid
+        far = np.abs(np.arange(n) - goal)
+        expect_close(
+            answer(transitions, reward, 0.9, 1e-9),
+            np.where(far > 0, paid * 0.9 ** (far - 1.0), 0.0),
+            atol=1e-6,
+            property="a reward at one end reaches the other end of the chain",
+            hint="some states change while others do not: which of them decides when to stop?",
+        )
+    size = 60  # one state of many earns: the mean of the changes would hardly notice it
+    transitions = np.eye(size)[:, None, :]
+    reward = np.zeros((size, 1))
+    reward[int(rng.integers(size))] = float(rng.choice([-1.0, 1.0]))
+    got = np.asarray(answer(transitions, reward, 0.95, 1e-3), dtype=float)
+    expect(
+        got.shape == (size,)
+        and np.abs((reward + 0.95 * transitions @ got).max(axis=1) - got).max() <= 1e-3,
+        property="it ends when no value changes by more than `tolerance`, not even one of many",
         hint="some states change while others do not: which of them decides when to stop?",
     )
 
@@ -501,29 +436,6 @@ register(
             "`old = values` gives the same array a second name. What gives a second array?",
         ),
         check=check_plan_in_place,
-        wrong_answers={
-            "unchanged": (Edit("old = values.copy()", "old = values"), "single sweep"),
-            "a view": (Edit("old = values.copy()", "old = values[:]"), "single sweep"),
-            "signed change": (
-                Edit("np.abs(values - old).max()", "(values - old).max()"),
-                "until the values stop changing|reaches the first state",
-            ),
-            "smallest change": (
-                Edit("np.abs(values - old).max()", "np.abs(values - old).min()"),
-                "until the values stop changing|reaches the first state",
-            ),
-            "ten sweeps": (
-                (Edit("while True:", "for _ in range(10):"), Edit("return values", "break")),
-                "None|until the values stop changing",
-            ),
-            "copies too late": (
-                (
-                    Edit("old = values.copy()", "pass"),
-                    Edit("if np.abs", "old = values.copy()\n        if np.abs"),
-                ),
-                "single sweep",
-            ),
-        },
     )
 )
 

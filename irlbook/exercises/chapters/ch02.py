@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import as_array, expect, expect_close, expect_length
 from irlbook.rl.advantages import gae, returns_to_go
 from irlbook.rl.tabular_gradient import score, softmax_policy
@@ -17,6 +17,7 @@ def check_q_update(answer, rng):
     q = rng.normal(size=(n_states, n_actions)) + 2.0
     state, next_state = (int(i) for i in rng.choice(n_states, size=2, replace=False))
     action = int(rng.integers(n_actions))
+    q[[s for s in range(n_states) if s not in (state, next_state)][0]] += 5.0  # best of the table
     reward, alpha, discount = (float(rng.uniform(*r)) for r in ((-2, 2), (0.1, 0.6), (0.5, 0.95)))
 
     def updated(target: float, rate: float = alpha) -> np.ndarray:
@@ -32,6 +33,13 @@ def check_q_update(answer, rng):
     added[state, action] += alpha * (reward + discount * q[next_state].max())
     args = (q, state, action, reward, next_state)
     mistakes = {
+        "you took the best of the whole table, not of the next state's row": updated(
+            reward + discount * q.max()
+        ),
+        "the step size is forgotten: the entry became the target": updated(
+            reward + discount * q[next_state].max(), rate=1.0
+        ),
+        "the reward was discounted too": updated(discount * (reward + q[next_state].max())),
         "you took the mean over next actions, not the best": updated(
             reward + discount * q[next_state].mean()
         ),
@@ -53,9 +61,13 @@ def check_q_update(answer, rng):
     expect_close(
         answer(*args, True, False, alpha, discount),
         cut,
-        property="after a termination nothing is expected from the next state",
-        hint="the world is over: what is it worth to be there?",
-        mistakes={"the update still bootstraps": bootstrapped},
+        property="after a termination the entry moves a part of the way to the reward alone",
+        hint="the world is over: what is it worth to be there? The rest is as in any step",
+        mistakes={
+            "the update still bootstraps": bootstrapped,
+            "the step size is forgotten: the entry became the reward": updated(reward, rate=1.0),
+            "nothing was learnt from the last step": q,
+        },
     )
     expect_close(
         answer(*args, False, True, alpha, discount),
@@ -63,6 +75,23 @@ def check_q_update(answer, rng):
         property="a truncation does not change the target",
         hint="only the clock stopped; would the world have gone on?",
         mistakes={"you treat the clock like the end of the world": cut},
+    )
+    low = q - q.max() - 1.0
+    moved = low.copy()
+    moved[state, action] += alpha * (reward + discount * low[next_state].max() - low[state, action])
+    expect_close(
+        answer(low, *args[1:], False, False, alpha, discount),
+        moved,
+        property="the best value may be negative",
+        hint="with what does your maximum begin?",
+    )
+    again = q.copy()
+    again[state, action] += alpha * (reward + discount * q[state].max() - q[state, action])
+    expect_close(
+        answer(q, state, action, reward, state, False, False, alpha, discount),
+        again,
+        property="a step may lead back to the state it came from",
+        hint="(2.3) needs the old values of the next state, whichever it is",
     )
     expect_close(
         answer(*args, True, True, alpha, discount),
@@ -89,26 +118,6 @@ register(
             "and move the one entry by step_size times what is missing.",
         ),
         check=check_q_update,
-        wrong_answers={
-            "bootstraps at the end": (
-                Edit("0.0 if terminated else", "0.0 if False else"),
-                "still bootstraps",
-            ),
-            "truncation as termination": (
-                Edit("0.0 if terminated", "0.0 if terminated or truncated"),
-                "like the end of the world",
-            ),
-            "only truncation cuts": (Edit("if terminated", "if truncated"), "still bootstraps"),
-            "row of the old state": (
-                Edit("q[next_state]", "q[state]"),
-                "row of the state you left",
-            ),
-            "mean over actions": (Edit(".max()", ".mean()"), "mean over next actions"),
-            "no discount": (Edit("discount * q", "q"), "discount is missing"),
-            "forgets to subtract": (Edit(" - q[state, action]", ""), "not subtracted"),
-            "minus": (Edit("+= step_size", "-= step_size"), "away from the target"),
-            "in place": (Edit("q.copy()", "q"), "in place"),
-        },
     )
 )
 
@@ -178,27 +187,6 @@ register(
             "weigh it by discount^t times (return to go minus baseline), and add it to its row.",
         ),
         check=check_gradient_estimate,
-        wrong_answers={
-            "whole return": (
-                Edit("returns[t] - baseline", "returns[0] - baseline"),
-                "rewards before it",
-            ),
-            "no factor in front": (Edit("discount**t * ", ""), "in front is missing"),
-            "adds the baseline": (Edit("- baseline[s]", "+ baseline[s]"), "baseline is added"),
-            "no baseline": (Edit(" - baseline[s]", ""), "baseline is ignored"),
-            "no discount inside": (
-                Edit("rewards[t] + discount * ", "rewards[t] + "),
-                "inside the return",
-            ),
-            "score without minus pi": (
-                Edit("gradient[s] -= weight * policy[s]", "pass"),
-                "minus pi",
-            ),
-            "sign of a loss": (
-                Edit("return gradient", "return -gradient"),
-                "sign is that of a loss",
-            ),
-        },
     )
 )
 
@@ -246,6 +234,9 @@ def check_gae(answer, rng):
             "the value at t stands where the value after the step belongs": right(
                 r, v, v, terminated, truncated
             ),
+            "the value of the next row was used; after an end it belongs to another episode": right(
+                r, v, np.append(v[1:], nv[-1]), terminated, truncated
+            ),
             "a termination still bootstraps": right(r, v, nv, none, done),
             "a truncation does not bootstrap": right(r, v, nv, done, none),
             "the sum leaks over truncations": leak,
@@ -285,35 +276,6 @@ register(
             "carried number by 0.",
         ),
         check=check_gae,
-        wrong_answers={
-            "index t for t + 1": (
-                Edit("next_values[t] * alive", "values[t] * alive"),
-                "where the value after the step belongs",
-            ),
-            "termination bootstraps": (
-                Edit("0.0 if terminated[t] else 1.0", "1.0"),
-                "termination still bootstraps",
-            ),
-            "truncation cuts": (
-                Edit(
-                    "alive = 0.0 if terminated[t]", "alive = 0.0 if terminated[t] or truncated[t]"
-                ),
-                "truncation does not bootstrap",
-            ),
-            "leak over truncation": (
-                Edit(
-                    "0.0 if terminated[t] or truncated[t] else 1.0", "0.0 if terminated[t] else 1.0"
-                ),
-                "leaks over truncations",
-            ),
-            "leak everywhere": (
-                Edit("0.0 if terminated[t] or truncated[t] else 1.0", "1.0"),
-                "leaks into the next episode",
-            ),
-            "no lambda": (Edit("discount * lam * ", "discount * "), "lambda is ignored"),
-            "no discount on the sum": (Edit("discount * lam * ", "lam * "), "discount is missing"),
-            "targets": (Edit("return advantages", "return advantages + values"), "values added"),
-        },
     )
 )
 
@@ -403,32 +365,6 @@ register(
             "ratio < 1 - clip. Else its gradient is minus ratio times advantage over the size.",
         ),
         check=check_clipped_loss,
-        wrong_answers={
-            "maximum": (Edit("np.minimum(", "np.maximum("), "larger of the two"),
-            "no clip": (Edit("np.clip(ratio, 1 - clip, 1 + clip)", "ratio"), "nothing is clipped"),
-            "upside down": (
-                Edit("log_probs - old_log_probs", "old_log_probs - log_probs"),
-                "upside down",
-            ),
-            "sign": (Edit("loss = -", "loss = "), "something to maximise"),
-            "sum": (Edit(".mean()", ".sum()"), "mean is asked"),
-            "silent on both sides": (
-                Edit("silent = good | bad", "silent = (ratio > 1 + clip) | (ratio < 1 - clip)"),
-                "way back",
-            ),
-            "never silent": (
-                Edit("silent = good | bad", "silent = np.zeros(len(ratio), dtype=bool)"),
-                "never vanishes",
-            ),
-            "gradient without the ratio": (
-                Edit("-ratio * advantages / len(ratio)", "-advantages / len(ratio)"),
-                "ratio is missing",
-            ),
-            "gradient of the sum": (
-                Edit("advantages / len(ratio)", "advantages"),
-                "number of samples",
-            ),
-        },
     )
 )
 
@@ -444,7 +380,11 @@ def check_training_samples(answer, rng):
         one, two = np.sort(rng.choice(np.arange(1, (steps - 2) // 2), 2, replace=False)) * 2
         terminated[one, env], truncated[two, env] = True, True
     previous_done = np.zeros(envs, dtype=bool)
-    previous_done[int(rng.integers(envs))] = True
+    other, carried = rng.choice(envs, 2, replace=False)
+    previous_done[carried] = True
+    terminated[-1, other] = True  # an end on the last step says nothing about the first
+    both = tuple(np.argwhere(terminated)[0])
+    truncated[both] = True  # an end can be both
     done = terminated | truncated
 
     def after(ends: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -464,6 +404,7 @@ def check_training_samples(answer, rng):
     suspects = {
         "the step that ended the episode was dropped, and the reset step after it kept": ~done,
         "reset steps are still among the samples": np.ones_like(done),
+        "the end of the batch is carried to its beginning": after(done, done[-1]),
         "only terminations are seen, not truncations": after(terminated, previous_done),
         "only truncations are seen, not terminations": after(truncated, previous_done),
         "the step carried over from the last batch is forgotten": after(
@@ -511,36 +452,6 @@ register(
             "Shift the flags down by one row; the first row needs `previous_done`.",
         ),
         check=check_training_samples,
-        wrong_answers={
-            "the bug unchanged": (
-                Edit("np.concatenate([previous_done[None], done[:-1]])", "done"),
-                "step that ended the episode was dropped",
-            ),
-            "keeps everything": (
-                Edit("keep = ~reset_step", "keep = np.ones_like(reset_step)"),
-                "still among the samples",
-            ),
-            "only terminations": (
-                Edit("terminated | truncated", "terminated"),
-                "only terminations are seen",
-            ),
-            "only truncations": (
-                Edit("terminated | truncated", "truncated"),
-                "only truncations are seen",
-            ),
-            "forgets the batch before": (
-                Edit("previous_done[None]", "np.zeros_like(previous_done)[None]"),
-                "carried over",
-            ),
-            "drops both": (
-                Edit("keep = ~reset_step", "keep = ~reset_step & ~done"),
-                "together with the reset steps",
-            ),
-            "two masks": (
-                Edit("actions[keep]", "actions[~done][: keep.sum()]"),
-                "actions are those|actions",
-            ),
-        },
     )
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import (
     expect,
     expect_close,
@@ -14,7 +14,7 @@ from irlbook.exercises.expect import (
 
 
 def _demonstrations(rng: np.random.Generator, n_states: int, n_actions: int):
-    lengths = rng.permutation([1, 4, 7, int(rng.integers(8, 12))])
+    lengths = np.append(4, rng.permutation([1, 7, int(rng.integers(8, 12))]))
     return [(rng.integers(n_states, size=n + 1), rng.integers(n_actions, size=n)) for n in lengths]
 
 
@@ -95,34 +95,6 @@ register(
             "Only where the total is zero does a row need anything special.",
         ),
         check=check_clone,
-        wrong_answers={
-            "shifted by one": (Edit("states[:-1]", "states[1:]"), "state that came after"),
-            "no smoothing": (Edit("counts + smoothing", "counts + 0.0"), "smoothing is missing"),
-            "normalised over states": (
-                Edit("smooth.sum(axis=1, keepdims=True)", "smooth.sum(axis=0, keepdims=True)"),
-                "normalised over states",
-            ),
-            "each pair once": (Edit("+= 1.0", "= 1.0"), "counted once"),
-            "0 / 0": (
-                (
-                    Edit("np.where(total > 0, smooth /", "(smooth /"),
-                    Edit(", 1.0 / n_actions)", ")"),
-                ),
-                "without a label|sum|distribution",
-            ),
-            "hard labels": (
-                Edit(
-                    "return np.where",
-                    "smooth = 1.0 * (smooth == smooth.max(axis=1, keepdims=True))\n"
-                    "    total = smooth.sum(axis=1, keepdims=True)\n    return np.where",
-                ),
-                "smoothed share",
-            ),
-            "first demonstration only": (
-                Edit("in demonstrations:", "in demonstrations[:1]:"),
-                "smoothed share",
-            ),
-        },
     )
 )
 
@@ -152,7 +124,7 @@ def check_stumble(answer, rng):
         hint="let p be the chance to be off the road after t steps: what is it after one more?",
         mistakes={
             "nobody ever comes back": absorbed,
-            "the place is counted before the step, not after it": _stumble(
+            "the place is counted before each step, and the last one is left out": _stumble(
                 error, back, horizon, before=True
             ),
             "the two chances are swapped": _stumble(back, error, horizon),
@@ -160,7 +132,7 @@ def check_stumble(answer, rng):
             "one step too many": _stumble(error, back, horizon + 1),
             "this is the chance at the end, not the sum over steps": _stumble(error, back, horizon)
             - _stumble(error, back, horizon - 1),
-            "an error can only happen once": sum(
+            "errors are counted off the road, too, where nobody can fall": sum(
                 error * (1 - (1 - back) ** (horizon - t)) / back for t in range(horizon)
             ),
         },
@@ -179,6 +151,25 @@ def check_stumble(answer, rng):
         hint="does your formula divide by the error rate?",
     )
     expect_close(
+        answer(0.0, 0.0, horizon),
+        0.0,
+        atol=1e-12,
+        property="without errors and without a way back nothing is paid either",
+        hint="does your formula divide by a sum of chances?",
+    )
+    expect_close(
+        answer(1.0, back, horizon),
+        _stumble(1.0, back, horizon),
+        property="it holds for a certain error, too",
+        hint="with error = 1 the first step ends off the road",
+    )
+    expect_close(
+        answer(error, back, 1),
+        error,
+        property="one step costs the chance of an error",
+        hint="where does the learner start, and which step is counted?",
+    )
+    expect_close(
         answer(error, 1.0, horizon),
         _stumble(error, 1.0, horizon),
         property="it holds for a certain way back, too",
@@ -195,7 +186,7 @@ register(
         difficulty=2,
         minutes=15,
         importance=4,
-        goal="You can compute what errors cost when some are mended.",
+        goal="You can compute what errors cost when some are corrected.",
         hints=(
             "Two states are enough: on the road and off it.",
             "Off the road after a step: either you were off and did not come back, or you were on "
@@ -203,38 +194,6 @@ register(
             "Iterate that chance for every step and add it up, after each step.",
         ),
         check=check_stumble,
-        wrong_answers={
-            "absorbing": (Edit("(1.0 - back)", "1.0"), "nobody ever comes back"),
-            "counted before": (
-                (
-                    Edit("        total += off\n", ""),
-                    Edit("        off = off", "        total += off\n        off = off"),
-                ),
-                "before the step",
-            ),
-            "swapped": (
-                Edit(
-                    "off, total = 0.0, 0.0", "off, total = 0.0, 0.0\n    error, back = back, error"
-                ),
-                "swapped",
-            ),
-            "e times T": (
-                "def stumble_cost(error, back, horizon):\n    return error * horizon",
-                "costs one step",
-            ),
-            "one step too many": (
-                Edit("range(horizon)", "range(horizon + 1)"),
-                "one step too many",
-            ),
-            "last step only": (Edit("total += off", "total = off"), "chance at the end"),
-            "law without return": (
-                "def stumble_cost(error, back, horizon):\n"
-                "    if error == 0:\n        return 0.0\n"
-                "    e, T = error, horizon\n"
-                "    return T - (1 - e) * (1 - (1 - e) ** T) / e",
-                "nobody ever comes back",
-            ),
-        },
     )
 )
 
@@ -246,7 +205,10 @@ def check_aggregate(answer, rng):
     n_states, n_actions = int(rng.integers(5, 8)), 3
     pile = rng.integers(0, 4, size=(n_states, n_actions)).astype(float)
     expert = rng.integers(n_actions, size=n_states)
-    drives = _demonstrations(rng, n_states, n_actions)
+    drives = _demonstrations(rng, n_states - 1, n_actions)
+    pile[-1] = 0.0  # nobody was ever there
+    met = int(drives[0][0][0])
+    pile[met, (expert[met] + 1) % n_actions] = 40.0  # old labels that outvote the new ones
     relabelled = [(s, expert[s[:-1]]) for s, _ in drives]
     new = _counts(relabelled, n_states, n_actions)
     ends = _counts([(s[-1:], expert[s[-1:]]) for s, _ in drives], n_states, n_actions)
@@ -295,11 +257,22 @@ def check_aggregate(answer, rng):
         property="the next policy is cloned from the whole pile",
         hint="use (4.2) on the new pile; uniform where there is no label",
         mistakes={
+            "it takes the most frequent label; (4.2) has shares": np.where(
+                total > 0, np.eye(n_actions)[(pile + new).argmax(axis=1)], 1 / n_actions
+            ),
+            "it is smoothed: one label was added everywhere": (pile + new + 1)
+            / (pile + new + 1).sum(axis=1, keepdims=True),
+            "a state without a label has no distribution": np.where(total > 0, want, 0.0),
+            "it is cloned from the old pile": np.where(
+                pile.sum(axis=1, keepdims=True) > 0,
+                pile / np.maximum(pile.sum(axis=1, keepdims=True), 1.0),
+                1 / n_actions,
+            ),
             "it is cloned from the new labels only": np.where(
                 new.sum(axis=1, keepdims=True) > 0,
                 new / np.maximum(new.sum(axis=1, keepdims=True), 1.0),
                 1 / n_actions,
-            )
+            ),
         },
     )
 
@@ -321,47 +294,6 @@ register(
             "Copy the pile before you add, and clone from the copy.",
         ),
         check=check_aggregate,
-        wrong_answers={
-            "learner's actions": (
-                (
-                    Edit("for state in states[:-1]:", "for state, a in zip(states, _actions):"),
-                    Edit("pile[state, expert[state]]", "pile[state, a]"),
-                ),
-                "what the learner did",
-            ),
-            "forgets": (
-                Edit("pile = pile.copy()", "pile = np.zeros_like(pile)"),
-                "old labels are gone",
-            ),
-            "labels the end": (Edit("states[:-1]", "states"), "in which a drive ended"),
-            "in place": (Edit("pile = pile.copy()", "pile = pile"), "in place|left as it was"),
-            "once a state": (
-                (
-                    Edit("for states, _actions in drives:", "for states, _a in drives:"),
-                    Edit(
-                        "for state in states[:-1]:",
-                        "for state in set(np.concatenate([s[:-1] for s, _ in drives]).tolist())"
-                        " if states is drives[0][0] else ():",
-                    ),
-                ),
-                "labelled once",
-            ),
-            "only mistakes": (
-                (
-                    Edit("for state in states[:-1]:", "for state, a in zip(states, _actions):"),
-                    Edit("+= 1.0", "+= float(a != expert[state])"),
-                ),
-                "learner erred",
-            ),
-            "policy of the new labels": (
-                (
-                    Edit("pile = pile.copy()", "old, pile = pile, pile.copy()"),
-                    Edit("total = pile.sum", "new = pile - old\n    total = new.sum"),
-                    Edit("np.where(total > 0, pile /", "np.where(total > 0, new /"),
-                ),
-                "new labels only",
-            ),
-        },
     )
 )
 
@@ -452,39 +384,6 @@ register(
             "the expert's Q averaged over what the learner does.",
         ),
         check=check_difference,
-        wrong_answers={
-            "expert's states": (
-                Edit(
-                    'np.einsum("sa,sap->sp", learner, transitions)',
-                    'np.einsum("sa,sap->sp", expert, transitions)',
-                ),
-                "states are the expert's",
-            ),
-            "sign": (Edit("return total", "return -total"), "sign is turned"),
-            "stationary values": (
-                Edit("values[t] - (learner * q[t])", "values[0] - (learner * q[0])"),
-                "steps that are left",
-            ),
-            "swapped": (
-                Edit(
-                    "n_states = len(start)",
-                    "n_states = len(start)\n    expert, learner = learner, expert",
-                ),
-                "sign is turned",
-            ),
-            "mean over time": (
-                Edit("return total", "return total / horizon"),
-                "divided by the horizon",
-            ),
-            "first step": (
-                Edit("return total", "return start @ (values[0] - (learner * q[0]).sum(axis=1))"),
-                "only the first step",
-            ),
-            "values of the learner": (
-                Edit("values[t] = (expert * q[t])", "values[t] = (learner * q[t])"),
-                "errors along the learner's way",
-            ),
-        },
     )
 )
 
@@ -525,6 +424,11 @@ def check_own_error(answer, rng):
             "all states count alike, met or not": wrong.mean(),
             "it is a sum over steps, not a mean": want * horizon,
             "only the first state is examined": start @ wrong,
+            "the learner moves before each look: the start is never examined": _own_error(
+                P, start @ np.einsum("sa,sap->sp", learner, P), expert, learner, horizon
+            ),
+            "only the last state is examined": horizon * want
+            - (horizon - 1) * _own_error(P, start, expert, learner, horizon - 1),
             "it is the share of right answers": 1.0 - want,
         },
     )
@@ -547,32 +451,6 @@ register(
             "After each step that distribution moves. By whose actions?",
         ),
         check=check_own_error,
-        wrong_answers={
-            "the bug": (
-                Edit(
-                    '"sa,sap->sp", learner, transitions',
-                    '"sa,sap->sp", np.eye(learner.shape[1])[expert], transitions',
-                ),
-                "the expert drives",
-            ),
-            "all states alike": (
-                Edit("total += here @ wrong", "total += wrong.mean()"),
-                "count alike",
-            ),
-            "sum": (Edit("return total / horizon", "return total"), "sum over steps"),
-            "first state": (Edit("here = here @ moves", "here = here"), "only the first"),
-            "right answers": (
-                Edit("return total / horizon", "return 1 - total / horizon"),
-                "right answers",
-            ),
-            "greedy driver": (
-                Edit(
-                    '"sa,sap->sp", learner, transitions',
-                    '"sa,sap->sp", np.eye(learner.shape[1])[learner.argmax(axis=1)], transitions',
-                ),
-                "states that the learner meets",
-            ),
-        },
     )
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import (
     expect,
     expect_close,
@@ -55,12 +55,28 @@ def check_worst_margin(answer, rng):
                 solve=lambda P_pi: np.linalg.solve(np.eye(n_states) - discount * P_pi.T, reward),
             ).min(),
             "it is the largest, not the smallest": gains.max(),
+            "the chosen action is compared with itself": min(0.0, gains.min()),
             "it is a mean over conditions": gains.mean(),
             "the best other action of each state is the one with the smallest value": gains.max(
                 axis=1
             ).min(),
         },
     )
+    for state in (0, n_states - 1):  # the worst condition may stand anywhere in the table
+        for action in (0, n_actions - 1):
+            while True:
+                chosen, reward = rng.integers(n_actions, size=n_states), rng.normal(size=n_states)
+                gains = _margins(P, chosen, discount, reward, own=True)
+                gains[np.arange(n_states), chosen] = np.inf
+                if np.unravel_index(gains.argmin(), gains.shape) == (state, action):
+                    break
+            expect_close(
+                answer(P, chosen, discount, reward),
+                gains.min(),
+                property="no state and no other action is left out",
+                hint="the worst condition may be that of the first or last state, or action",
+                mistakes={"the chosen action is compared with itself": min(0.0, gains.min())},
+            )
     best = chosen
     for _ in range(50):  # policy iteration: then every condition holds, with room to spare
         values = np.linalg.solve(np.eye(n_states) - discount * P[np.arange(n_states), best], reward)
@@ -69,7 +85,7 @@ def check_worst_margin(answer, rng):
         answer(P, best, discount, reward),
         _margins(P, best, discount, reward).min(),
         property="for a policy that is strictly the best, the result is above zero",
-        hint="how much better than itself is an action?",
+        hint="all states and all other actions count; no action is better than itself",
         mistakes={"the chosen action is compared with itself": 0.0},
     )
     for constant in (0.0, 3.0):
@@ -99,21 +115,6 @@ register(
             "the values; leave the chosen one itself out.",
         ),
         check=check_worst_margin,
-        wrong_answers={
-            "own action too": (Edit("if a != chosen[s]", ""), "compared with itself"),
-            "sign": (
-                Edit("(P_pi[s] - transitions[s, a])", "(transitions[s, a] - P_pi[s])"),
-                "sign is turned",
-            ),
-            "reward for value": (
-                Edit("np.linalg.solve(np.eye(n_states) - discount * P_pi, reward)", "reward"),
-                "stands where its value",
-            ),
-            "transposed": (Edit("discount * P_pi,", "discount * P_pi.T,"), "transposed"),
-            "no discount": (Edit("discount * P_pi,", "0.999999 * P_pi,"), "discount is missing"),
-            "largest": (Edit("return min(", "return max("), "largest"),
-            "mean": (Edit("return min(", "return np.mean("), "mean over conditions"),
-        },
     )
 )
 
@@ -124,9 +125,9 @@ register(
 def check_shape(answer, rng):
     n_states, n_actions, P = _world(rng)
     terminal = np.zeros(n_states, dtype=bool)
-    terminal[-1] = True
+    terminal[rng.choice(n_states - 1, size=2, replace=False)] = True  # two, and not the last
     reward, potential = rng.normal(size=(n_states, n_actions)), rng.normal(size=n_states) + 1.0
-    reward[-1] = 0.0
+    potential[-1] -= 5.0  # a potential may be negative
     discount = float(rng.uniform(0.6, 0.9))
     clean = np.where(terminal, 0.0, potential)
 
@@ -147,10 +148,14 @@ def check_shape(answer, rng):
             ),
             "the discount is missing": build(clean, clean, gamma=1.0),
             "the sign is turned": build(clean, clean, sign=-1.0),
+            "the potential here is discounted too": build(clean, discount * clean),
             "the potential of the state itself is not subtracted": build(clean, 0 * clean),
             "only the shaping is returned, without the reward": want
             - np.where(terminal[:, None], 0.0, reward),
-            "something is collected in the terminal state": reward
+            "terminal states keep the reward that stood in the table": np.where(
+                terminal[:, None], reward, want
+            ),
+            "the future is counted in terminal states": reward
             + discount * P @ clean
             - clean[:, None],
         },
@@ -174,33 +179,6 @@ register(
             "after the end.",
         ),
         check=check_shape,
-        wrong_answers={
-            "leftover at the end": (
-                Edit("discount * transitions @ phi", "discount * transitions @ potential"),
-                "pays for ending",
-            ),
-            "no discount": (Edit("discount * transitions", "transitions"), "discount is missing"),
-            "sign": (
-                Edit(
-                    "reward + discount * transitions @ phi - phi[:, None]",
-                    "reward - discount * transitions @ phi + phi[:, None]",
-                ),
-                "sign is turned",
-            ),
-            "not subtracted": (Edit(" - phi[:, None]", ""), "not subtracted"),
-            "shaping only": (Edit("reward + discount", "discount"), "without the reward"),
-            "pays after the end": (
-                Edit("np.where(terminal[:, None], 0.0, new)", "new"),
-                "collected in the terminal",
-            ),
-            "changes its argument": (
-                Edit(
-                    "phi = np.where(terminal, 0.0, potential)",
-                    "potential[terminal] = 0.0; phi = potential",
-                ),
-                "in place",
-            ),
-        },
     )
 )
 
@@ -253,6 +231,13 @@ def check_project(answer, rng):
             property="the point stays between the two: a share is a probability",
             hint="a mixture cannot play a policy with probability 1.7, nor with -0.6",
         )
+        expect_close(
+            point[1],
+            end,
+            what="the share",
+            property="the share stays between 0 and 1: it is a probability",
+            hint="the share that you return is the one that leads to the point that you return",
+        )
     still = expect_length(
         answer(mean, mean.copy(), target), 2, hint="return the new point and the share alpha"
     )
@@ -261,6 +246,13 @@ def check_project(answer, rng):
         mean,
         property="if the newest policy is nothing new, the point stays",
         hint="what is the length of the line then?",
+    )
+    expect_close(
+        still[1],
+        0.0,
+        what="the share",
+        property="if the newest policy is nothing new, its share is 0",
+        hint="whoever stays gives the newest policy no share",
     )
 
 
@@ -280,23 +272,6 @@ register(
             "Three cases need care: beyond either end, and a line of length zero.",
         ),
         check=check_project,
-        wrong_answers={
-            "unclipped": (Edit("np.clip(alpha, 0.0, 1.0)", "alpha"), "stays between the two"),
-            "other end": (
-                Edit(
-                    "alpha = float(np.clip(alpha, 0.0, 1.0))",
-                    "alpha = 1.0 - float(np.clip(alpha, 0.0, 1.0))",
-                ),
-                "belongs to the old point",
-            ),
-            "length, not squared": (Edit("/ length", "/ length**0.5"), "not by its square"),
-            "distance to the expert": (
-                Edit("length = along @ along", "length = (target - mean) @ (target - mean)"),
-                "distance to the expert|nothing new|stays",
-            ),
-            "jump": (Edit("mean + alpha * along, alpha", "newest, 1.0"), "jumped"),
-            "zero over zero": (Edit("if length > 0 else 0.0", ""), "nothing new|finite|stays|NaN"),
-        },
     )
 )
 
@@ -315,8 +290,13 @@ def check_mixture(answer, rng):
     n_states, n_actions, P = _world(rng)
     start = rng.dirichlet(np.ones(n_states))
     discount = float(rng.uniform(0.7, 0.9))
-    policies = np.eye(n_actions)[rng.integers(n_actions, size=(3, n_states))]
-    shares = np.sort(rng.dirichlet(np.full(3, 3.0)))[::-1]  # the last is not the largest
+    n = int(rng.integers(3, 6))
+    policies = np.eye(n_actions)[rng.integers(n_actions, size=(n, n_states))]
+    policies[1] = rng.dirichlet(np.ones(n_actions), size=n_states)  # not all are deterministic
+    shares = rng.permutation(np.arange(1.0, n + 1) + rng.uniform(0.0, 0.5, size=n))
+    shares[-1] = 0.5  # the last is not the largest
+    shares /= shares.sum()
+    policies[-1] = np.roll(policies[shares.argmax()], 1, axis=1)  # and differs from the largest
     rho = np.array([_occupancy(P, start, p, discount) for p in policies])
     mixed = np.tensordot(shares, rho, axes=1)
 
@@ -368,31 +348,6 @@ register(
             "From mixed visits to a policy: divide each state's row by its own sum.",
         ),
         check=check_mixture,
-        wrong_answers={
-            "mixed choices": (
-                "def mixture_policy(transitions, start, discount, policies, shares):\n"
-                "    return np.tensordot(shares, policies, axes=1)",
-                "mixed the choices",
-            ),
-            "all alike": (Edit("share * visits", "visits"), "count alike"),
-            "no discount": (Edit("discount * moves.T", "0.999999 * moves.T"), "without discount"),
-            "last policy": (
-                Edit("return mixed / mixed.sum(axis=1, keepdims=True)", "return policies[-1]"),
-                "last policy",
-            ),
-            "largest share": (
-                Edit(
-                    "return mixed / mixed.sum(axis=1, keepdims=True)",
-                    "return policies[np.argmax(shares)]",
-                ),
-                "largest share",
-            ),
-            "not normalised": (
-                Edit("mixed / mixed.sum(axis=1, keepdims=True)", "mixed"),
-                "distribution|sum",
-            ),
-            "transposed": (Edit("moves.T", "moves"), "visits every state"),
-        },
     )
 )
 
@@ -403,7 +358,7 @@ register(
 def check_feature_sums(answer, rng):
     n_states, k = int(rng.integers(4, 7)), int(rng.integers(2, 4))
     features = rng.random((n_states, k)) + 0.2
-    lengths = rng.permutation([3, 5, int(rng.integers(6, 9))])
+    lengths = rng.permutation([1, 3, 5, int(rng.integers(6, 9))])
     states = rng.integers(n_states, size=int(lengths.sum()))
     discount = float(rng.uniform(0.6, 0.85))
     begins = np.cumsum(lengths) - lengths
@@ -448,22 +403,6 @@ register(
             "Which clock runs, and when is it set back to zero?",
         ),
         check=check_feature_sums,
-        wrong_answers={
-            "the bug": (
-                Edit(
-                    "np.arange(len(states)) - np.repeat(begins, lengths)", "np.arange(len(states))"
-                ),
-                "time runs on",
-            ),
-            "no discount": (Edit("discount**step", "1.0**step"), "discount is missing"),
-            "starts at one": (Edit("discount**step", "discount**(step + 1)"), "discounted already"),
-            "mean over steps": (Edit("/ len(lengths)", "/ len(states)"), "number of steps"),
-            "no mean": (Edit("/ len(lengths)", ""), "no mean"),
-            "ends for begins": (
-                Edit("np.cumsum(lengths) - lengths", "np.cumsum(lengths)"),
-                "its own first step",
-            ),
-        },
     )
 )
 

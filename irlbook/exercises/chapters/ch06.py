@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from irlbook import planning
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import (
     as_array,
     expect,
     expect_close,
     expect_distribution,
     expect_length,
+    fail,
 )
 from irlbook.irl.maxent import causal_dual, fit_max_causal_ent
 from irlbook.mdp import TabularMDP, Trajectories
@@ -37,7 +38,7 @@ def check_expert_features(answer, rng):
     n_states, n_features = int(rng.integers(4, 8)), int(rng.integers(2, 5))
     features = rng.normal(size=(n_states, n_features))
     discount = float(rng.uniform(0.5, 0.9))
-    lengths = rng.permutation([1, 3, 5, int(rng.integers(6, 12))])
+    lengths = np.append(3, rng.permutation([1, 5, int(rng.integers(6, 12))]))
     pairs = [(rng.integers(n_states, size=n + 1), rng.integers(2, size=n)) for n in lengths]
 
     def total(weight, last=0):
@@ -65,6 +66,12 @@ def check_expert_features(answer, rng):
             "you divided by the number of steps, not of demonstrations": total(decay)
             / sum(lengths),
             "you added the demonstrations up and took no mean": total(decay),
+            "it was scaled by 1 - discount": (1 - discount) * total(decay) / len(pairs),
+            "time runs on from one demonstration into the next": sum(
+                decay(begin + np.arange(len(a))) @ features[s[:-1]]
+                for begin, (s, a) in zip(np.cumsum(lengths) - lengths, pairs, strict=True)
+            )
+            / len(pairs),
             "you cut all demonstrations to the shortest": sum(
                 decay(np.arange(shortest)) @ features[s[:shortest]] for s, _ in pairs
             )
@@ -101,48 +108,6 @@ register(
             "with one matrix product; divide once, at the end, by how many there are.",
         ),
         check=check_expert_features,
-        wrong_answers={
-            "no discount": (Edit("discount ** np.arange", "1.0 ** np.arange"), "discount is miss"),
-            "discounted at once": (
-                Edit(
-                    "discount ** np.arange(len(actions))",
-                    "discount ** (1 + np.arange(len(actions)))",
-                ),
-                "first step is discounted",
-            ),
-            "last state counted": (
-                (
-                    Edit("np.arange(len(actions))", "np.arange(len(states))"),
-                    Edit("states[: len(actions)]", "states"),
-                ),
-                "state in which a demonstration ended",
-            ),
-            "mean over steps": (
-                Edit("/ len(demonstrations)", "/ sum(len(a) for _, a in demonstrations)"),
-                "number of steps",
-            ),
-            "no mean": (Edit("/ len(demonstrations)", ""), "took no mean"),
-            "cut to the shortest": (
-                (
-                    Edit(
-                        "for states, actions in demonstrations:",
-                        "n = min(len(a) for _, a in demonstrations)\n"
-                        "    for states, actions in demonstrations:",
-                    ),
-                    Edit("np.arange(len(actions))", "np.arange(n)"),
-                    Edit("[: len(actions)]", "[:n]"),
-                ),
-                "cut all demonstrations",
-            ),
-            "normalised weights": (
-                Edit("total += weight @", "total += weight / weight.sum() @"),
-                "discounted mean of each",
-            ),
-            "features of the next state": (
-                Edit("states[: len(actions)]", "states[1:]"),
-                "mean over demonstrations",
-            ),
-        },
     )
 )
 
@@ -166,8 +131,7 @@ def check_backward_pass(answer, rng):
     n_states, n_actions, horizon = int(rng.integers(4, 7)), 3, int(rng.integers(4, 7))
     P, reward = _transitions(rng, n_states, n_actions), rng.normal(size=(n_states, n_actions))
     terminal = np.zeros(n_states, dtype=bool)
-    terminal[-1] = True
-    reward[terminal] = 0.0
+    terminal[rng.choice(n_states - 1, size=2, replace=False)] = True  # two, and not the last
     discount, beta = float(rng.uniform(0.6, 0.9)), float(rng.uniform(0.3, 0.6))
     arguments = (P, reward, terminal, horizon, discount, beta)
     want, q = _backward(*arguments)
@@ -210,14 +174,35 @@ def check_backward_pass(answer, rng):
         property="the policy is exp((Q - V) / beta) with the Q of its own time",
         hint="the policy of time t looks at the values of time t + 1",
     )
-    for shift in (2e3, -2e3):
-        big = np.where(terminal[:, None], 0.0, reward + shift)
+    dear = (P, reward, terminal, horizon, discount, float(rng.uniform(2.0, 5.0)))
+    expect_close(
+        expect_length(answer(*dear), 2, hint="return two things")[0],
+        _backward(*dear)[0],
+        what="`values`",
+        property="the values are right for a temperature above 1 too",
+        hint="beta is any positive number",
+    )
+    signs = rng.permutation(np.resize([1.0, -1.0], n_states))[:, None]
+    for shift in (2e3, -2e3, 2e3 * signs):
+        big = reward + shift
         parts = expect_length(answer(P, big, nobody, 3, 1.0, beta), 2, hint="return two things")
         expect_close(
             as_array(parts[0], (4, n_states), what="`values` for very large or negative rewards"),
             _backward(P, big, nobody, 3, 1.0, beta)[0],
             what="`values`",
             property="large and very negative rewards do not overflow",
+            hint="take the largest exponent of each state out before the exponential",
+        )
+        tilted = _backward(P, big, nobody, 3, 1.0, beta)[1] / beta
+        expect_close(
+            as_array(
+                parts[1],
+                (3, n_states, n_actions),
+                what="`policy` for very large or negative rewards",
+            ),
+            np.exp(tilted - _log_sum_exp(tilted)[..., None]),
+            what="`policy`",
+            property="large and very negative rewards do not overflow in the policy",
             hint="take the largest exponent of each state out before the exponential",
         )
 
@@ -239,45 +224,6 @@ register(
             "after `log`, multiply by beta last. Set terminal states to 0 before the next step.",
         ),
         check=check_backward_pass,
-        wrong_answers={
-            "hard max": (
-                Edit("beta * log_z[:, 0]", "beta * top[:, 0]"),
-                "hard maximum",
-            ),
-            "discount dropped": (Edit("discount * transitions", "transitions"), "discount is miss"),
-            "temperature dropped": (
-                (Edit(") / beta", ")"), Edit("beta * log_z", "log_z")),
-                "temperature is missing",
-            ),
-            "no beta in front": (Edit("beta * log_z", "log_z"), "beta in front"),
-            "terminal states keep a value": (
-                Edit("np.where(terminal, 0.0, beta * log_z[:, 0])", "beta * log_z[:, 0]"),
-                "terminal states have a value",
-            ),
-            "overflow": (
-                Edit("top = q.max(axis=1, keepdims=True)", "top = np.zeros((len(q), 1))"),
-                "overflow|finite",
-            ),
-            "forwards in time": (
-                Edit("return values, policy", "return values[::-1].copy(), policy[::-1].copy()"),
-                "time runs forwards",
-            ),
-            "path model": (
-                Edit(
-                    "discount * transitions @ values[t + 1]",
-                    "discount * beta * np.log(transitions @ np.exp(values[t + 1] / beta))",
-                ),
-                "path model",
-            ),
-            "policy not normalised": (
-                Edit("np.exp(q - log_z)", "np.exp(q - top)"),
-                "sum to one",
-            ),
-            "policy one step late": (
-                Edit("return values, policy", "return values, np.roll(policy, 1, axis=0)"),
-                "of its own time",
-            ),
-        },
     )
 )
 
@@ -299,18 +245,22 @@ def _visits(P, policy, start, terminal, discount, drop_terminal=True, wrong_orde
     return np.einsum("ts,tsa->sa", here[:-1], policy)
 
 
+def _flow(P, policy, here):
+    """Where chance leads from `here` in one step."""
+    return np.einsum("s,sa,sap->p", here, policy, P)
+
+
 def check_expected_visits(answer, rng):
     n_states, n_actions, horizon = int(rng.integers(4, 7)), 3, int(rng.integers(4, 7))
     P = _transitions(rng, n_states, n_actions)
     policy = _policy(rng, horizon, n_states, n_actions)
     start = rng.dirichlet(np.ones(n_states))
     terminal = np.zeros(n_states, dtype=bool)
-    terminal[0] = True
-    start = np.where(terminal, 0.0, start)
-    start /= start.sum()
+    terminal[rng.choice(n_states - 1, size=2, replace=False)] = True  # episodes may begin there too
     discount = float(rng.uniform(0.6, 0.9))
     arguments = (P, policy, start, terminal, discount)
-    shifted = np.einsum("s,sa,sap->p", start, policy[0], P) * ~terminal
+    begun = start * ~terminal
+    shifted = np.einsum("s,sa,sap->p", begun, policy[0], P) * ~terminal
     expect_close(
         answer(*arguments),
         _visits(*arguments),
@@ -321,14 +271,22 @@ def check_expected_visits(answer, rng):
                 *arguments, wrong_order=True
             ),
             "the discount is missing": _visits(P, policy, start, terminal, 1.0),
-            "terminal states go on acting": _visits(*arguments, drop_terminal=False),
+            "terminal states go on acting": _visits(
+                P, policy, begun, terminal, discount, drop_terminal=False
+            ),
+            "terminal states act, those of the start too": _visits(*arguments, drop_terminal=False),
             "you use the first policy at all times": _visits(
                 P, np.repeat(policy[:1], horizon, axis=0), start, terminal, discount
             ),
             "time runs backwards through the policy": _visits(
                 P, policy[::-1], start, terminal, discount
             ),
-            "the first step is missing": _visits(*arguments) - start[:, None] * policy[0],
+            "an episode that begins in a terminal state is counted": _visits(*arguments)
+            + (start * terminal)[:, None] * policy[0]
+            + _visits(
+                P, policy[1:], discount * _flow(P, policy[0], start * terminal), terminal, discount
+            ),
+            "the first step is missing": _visits(*arguments) - begun[:, None] * policy[0],
             "the first step is discounted already": discount * _visits(*arguments),
             "you start one step late": _visits(P, policy, shifted, terminal, discount),
             "the transitions are read backwards (from s' to s)": _visits(
@@ -341,7 +299,7 @@ def check_expected_visits(answer, rng):
         answer(P, policy, start, nobody, discount), (n_states, n_actions), what="the visits"
     )
     expect(
-        abs(got.sum() - (discount ** np.arange(horizon)).sum()) < 1e-8,
+        abs(got.sum() - (discount ** np.arange(horizon)).sum()) < 1e-6,
         property="without terminal states the visits sum to 1 + gamma + gamma^2 + ...",
         hint="nothing may be lost and nothing counted twice: check the sum after each step",
     )
@@ -365,43 +323,6 @@ register(
             "multiply by the discount and empty the terminal states.",
         ),
         check=check_expected_visits,
-        wrong_answers={
-            "loops in the wrong order": (
-                "def expected_visits(transitions, policy, start, terminal, discount):\n"
-                "    horizon, n_states, _ = policy.shape\n"
-                "    here = np.zeros((horizon + 1, n_states))\n"
-                "    here[0] = start\n"
-                "    for s in range(n_states):\n"
-                "        for t in range(horizon):\n"
-                "            flow = policy[t, s] @ transitions[s]\n"
-                "            here[t + 1] += discount * here[t, s] * flow * ~terminal\n"
-                "    return np.einsum('ts,tsa->sa', here[:-1], policy)",
-                "wrong order",
-            ),
-            "discount dropped": (Edit("discount * np.einsum", "np.einsum"), "discount is missing"),
-            "terminal states act": (Edit("here[terminal] = 0.0", "pass"), "go on acting"),
-            "first policy always": (
-                Edit("for pi in policy:", "for pi in [policy[0]] * len(policy):"),
-                "first policy",
-            ),
-            "policy backwards": (
-                Edit("for pi in policy:", "for pi in policy[::-1]:"),
-                "time runs backwards",
-            ),
-            "first step missing": (
-                Edit("return visits", "return visits - start[:, None] * policy[0]"),
-                "first step is missing",
-            ),
-            "discounted at once": (
-                Edit("return visits", "return discount * visits"),
-                "discounted already",
-            ),
-            "transitions transposed": (Edit('"sa,sap->p"', '"sa,pas->p"'), "read backwards"),
-            "uniform actions": (
-                Edit("here[:, None] * pi", "here[:, None] * np.full(pi.shape, 1 / pi.shape[1])"),
-                "times the policy",
-            ),
-        },
     )
 )
 
@@ -426,7 +347,8 @@ def _fit_problem(rng):
 
 def check_fit_weights(answer, rng):
     mdp, features, target, horizon = _fit_problem(rng)
-    P, start, discount, l2 = mdp.dense(), mdp.start, mdp.discount, 0.3
+    P, start, discount = mdp.dense(), mdp.start, mdp.discount
+    l2 = float(rng.uniform(0.1, 0.6))
 
     def best(penalty=l2, goal=target, world=mdp, steps=horizon):
         fit = fit_max_causal_ent(world, features, goal, horizon=steps, l2=penalty)
@@ -435,34 +357,34 @@ def check_fit_weights(answer, rng):
     got = as_array(
         answer(P, features, target, start, horizon, discount, l2), (3,), what="the weights"
     )
-    uniform = TabularMDP.create(P, np.zeros(5), discount=discount)
-    want = best()
-    expect_close(
-        got,
-        want,
-        rtol=1e-3,
-        atol=1e-3,
-        what="the weights",
-        property="at the weights the penalised gradient mu(pi_w) - mu_E + l2 w is zero",
-        hint="print value and gradient at your answer and, by finite differences, at a few others",
-        mistakes={
-            "the penalty is missing": lambda: best(penalty=0.0),
-            "the penalty counts twice (its gradient is l2 w)": lambda: best(penalty=2 * l2),
-            "the sign of the gradient is turned: you run from the expert": lambda: -want,
-            "the penalty enters with the wrong sign": lambda: lambda: best(penalty=1e-9) * 2 - want,
-            "the discount is missing": lambda: best(world=mdp.with_discount(1.0)),
-            "the start distribution is not used": lambda: best(world=uniform),
-            "the horizon is one step short": lambda: best(steps=horizon - 1),
-            "you stopped after one gradient step": lambda: (
-                -causal_dual(np.zeros(3), mdp, features, target, horizon=horizon)[1]
-            ),
-        },
-    )
     gradient = causal_dual(got, mdp, features, target, horizon=horizon)[1] + l2 * got
-    expect(
-        np.abs(gradient).max() < 1e-4,
-        property="the penalised gradient at the weights is below 1e-4",
-        hint="let the optimiser run longer, or ask it for a smaller gradient",
+    size = float(np.abs(gradient).max())
+    if size < 1e-4:
+        return
+    uniform = TabularMDP.create(P, np.zeros(5), discount=discount)
+    detail = f"its largest entry there is {size:.1g}"
+    for mistake, wrong in {
+        "the penalty is missing": lambda: best(penalty=0.0),
+        "the penalty counts twice (its gradient is l2 w)": lambda: best(penalty=2 * l2),
+        "the penalty counts half (the gradient of l2 / 2 w^2 is l2 w)": lambda: best(
+            penalty=0.5 * l2
+        ),
+        "the sign of the gradient is turned: you run from the expert": lambda: -best(),
+        "the discount is missing": lambda: best(world=mdp.with_discount(1.0)),
+        "the start distribution is not used": lambda: best(world=uniform),
+        "the horizon is one step short": lambda: best(steps=horizon - 1),
+        "you stopped after one gradient step": lambda: (
+            -causal_dual(np.zeros(3), mdp, features, target, horizon=horizon)[1]
+        ),
+    }.items():
+        if np.allclose(got, wrong(), rtol=1e-3, atol=1e-3):
+            detail = f"it looks as if {mistake}"
+            break
+    fail(
+        "at the weights the penalised gradient mu(pi_w) - mu_E + l2 w is below 1e-4",
+        "print value and gradient at your answer and, by finite differences, at a few others: "
+        "where they agree, let the optimiser run longer or ask it for a smaller gradient",
+        detail,
     )
 
 
@@ -485,51 +407,6 @@ register(
         ),
         check=check_fit_weights,
         rounds=2,
-        wrong_answers={
-            "no penalty": (
-                (Edit("+ 0.5 * l2 * w @ w", ""), Edit("- target + l2 * w", "- target")),
-                "penalty is missing",
-            ),
-            "penalty twice": (
-                (Edit("0.5 * l2", "l2"), Edit("+ l2 * w\n", "+ 2 * l2 * w\n")),
-                "counts twice",
-            ),
-            "discount dropped": (
-                (
-                    Edit("never, horizon, discount, 1.0", "never, horizon, 1.0, 1.0"),
-                    Edit("start, never, discount", "start, never, 1.0"),
-                ),
-                "discount is missing",
-            ),
-            "start ignored": (
-                Edit(
-                    "never = np.zeros",
-                    "start = np.full(len(start), 1 / len(start))\n    never = np.zeros",
-                ),
-                "start distribution is not used",
-            ),
-            "one step short": (
-                Edit("never = np.zeros", "horizon = horizon - 1\n    never = np.zeros"),
-                "one step short",
-            ),
-            "sign turned": (Edit("return minimize(", "return -minimize("), "run from the expert"),
-            "one gradient step": (
-                Edit(
-                    'return minimize(penalised_dual, guess, jac=True, method="L-BFGS-B", '
-                    "options=options).x",
-                    "return -penalised_dual(guess)[1]",
-                ),
-                "one gradient step",
-            ),
-            "stopped early": (
-                (Edit('"maxiter": 1000', '"maxiter": 2'),),
-                "penalised gradient",
-            ),
-            "the reward, not the weights": (
-                Edit("options=options).x", "options=options).x @ features.T"),
-                "shape",
-            ),
-        },
     )
 )
 
@@ -595,38 +472,6 @@ register(
             "the code uses it.",
         ),
         check=check_dual_gradient,
-        wrong_answers={
-            "unchanged": (Edit("discount * transitions", "transitions"), "missing from planning"),
-            "no discount at all": (
-                (
-                    Edit("discount * transitions", "transitions"),
-                    Edit("discount * np.einsum", "np.einsum"),
-                ),
-                "missing everywhere",
-            ),
-            "moved instead of added": (
-                Edit("discount * np.einsum", "np.einsum"),
-                "missing from the visits",
-            ),
-            "squared": (Edit("discount * transitions", "discount**2 * transitions"), "twice"),
-            "hard max": (
-                (
-                    Edit(
-                        "values = (top + np.log(np.exp(q - top).sum(axis=1, keepdims=True)))[:, 0]",
-                        "soft = top + np.log(np.exp(q - top).sum(axis=1, keepdims=True))\n"
-                        "        values = top[:, 0]",
-                    ),
-                    Edit("np.exp(q - values[:, None])", "np.exp(q - soft)"),
-                ),
-                "hard maximum",
-            ),
-            "sign": (Edit("return model - target", "return target - model"), "sign is turned"),
-            "no target": (Edit("return model - target", "return model"), "target is missing"),
-            "policies in the wrong order": (
-                Edit("for pi in reversed(policies):", "for pi in policies:"),
-                "in every direction",
-            ),
-        },
     )
 )
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import norm
 
 from irlbook import planning
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import (
     as_array,
     expect,
@@ -111,39 +111,6 @@ register(
             "signal times outer times the slope, summed over states, `inner` with the features.",
         ),
         check=check_reward_gradient,
-        wrong_answers={
-            "sign turned": (
-                Edit("model_visits - expert_visits", "expert_visits - model_visits"),
-                "sign is turned",
-            ),
-            "no expert": (
-                Edit("model_visits - expert_visits", "model_visits"),
-                "expert's visits are missing",
-            ),
-            "mean over states": (
-                Edit(
-                    "model_visits - expert_visits", "(model_visits - expert_visits) / len(features)"
-                ),
-                "mean over states",
-            ),
-            "no slope": (Edit("(1 - hidden**2)", "1.0"), "slope of tanh is missing"),
-            "wrong slope": (Edit("(1 - hidden**2)", "(1 - hidden)"), "1 - h"),
-            "hidden and slope swapped": (
-                Edit("hidden.T @ signal", "(1 - hidden**2).T @ signal"),
-                "times dr/dtheta",
-            ),
-            "no bias": (
-                Edit("features @ inner + bias", "features @ inner"),
-                "times dr/dtheta",
-            ),
-            "wrong order": (
-                Edit(
-                    "return features.T @ back, back.sum(axis=0), hidden.T @ signal",
-                    "return hidden.T @ signal, back.sum(axis=0), features.T @ back",
-                ),
-                "shape",
-            ),
-        },
     )
 )
 
@@ -174,6 +141,11 @@ def check_choice_likelihood(answer, rng):
             "you took the mean over choices, not the sum": want / counts.sum(),
             "each kind of choice counts once, however often it was made": uncounted,
             "the temperature is missing": float((counts * _advantages(q, 1.0)).sum()),
+            "beta multiplies; it must divide": float((counts * _advantages(q, 1 / beta)).sum()),
+            "beta stands in front of the log-probabilities, not inside": float(
+                beta * (counts * _advantages(q, 1.0)).sum()
+            ),
+            "beta stands in front of the right log-probabilities, too": beta * want,
             "you divided by the hard maximum": float(
                 (counts * (q - q.max(axis=1, keepdims=True)) / beta).sum()
             ),
@@ -184,12 +156,31 @@ def check_choice_likelihood(answer, rng):
             ),
         },
     )
+    signs = rng.permutation(np.resize([1.0, -1.0], n_states))[:, None]
+    for shift in (1e4, -1e4, 1e4 * signs):
+        expect_close(
+            answer(q + shift, counts, beta),
+            want,
+            property="large action values do not overflow",
+            hint="subtract the largest Q of each state before the exponential",
+            rtol=1e-5,
+        )
+    worse = q.copy()
+    worse[np.arange(n_states), rng.integers(n_actions, size=n_states)] -= 1e4
     expect_close(
-        answer(q + 1e4, counts, beta),
-        want,
-        property="large action values do not overflow",
-        hint="subtract the largest Q of each state before the exponential",
+        answer(worse, counts, beta),
+        float((counts * _advantages(worse, beta)).sum()),
+        property="a choice of probability 0 in floating point has a finite logarithm, and where it "
+        "was never made it counts nothing",
+        hint="log of exp of a difference: keep the difference",
         rtol=1e-5,
+    )
+    dear = float(rng.uniform(2.0, 5.0))
+    expect_close(
+        answer(q, counts, dear),
+        float((counts * _advantages(q, dear)).sum()),
+        property="it is right for a temperature above 1 too",
+        hint="beta is any positive number",
     )
     expect_close(
         answer(q, 3 * counts, beta),
@@ -215,45 +206,6 @@ register(
             "Multiply the table of log pi by the counts, and add everything up. Nothing else.",
         ),
         check=check_choice_likelihood,
-        wrong_answers={
-            "mean": (
-                Edit(
-                    "return float((counts * log_policy).sum())",
-                    "return float((counts * log_policy).sum() / counts.sum())",
-                ),
-                "mean over choices",
-            ),
-            "counts ignored": (
-                Edit("counts * log_policy", "(counts > 0) * log_policy"),
-                "counts once",
-            ),
-            "no temperature": (Edit("scaled = q / beta", "scaled = q / 1.0"), "temperature"),
-            "hard maximum": (
-                Edit(
-                    "scaled - top - np.log(np.exp(scaled - top).sum(axis=1, keepdims=True))",
-                    "scaled - top",
-                ),
-                "hard maximum",
-            ),
-            "no logarithm": (
-                Edit("counts * log_policy", "counts * np.exp(log_policy)"),
-                "added probabilities",
-            ),
-            "sign": (Edit("return float(", "return -float("), "sign is turned"),
-            "over states": (
-                (
-                    Edit(
-                        "q.max(axis=1, keepdims=True) / beta", "q.max(axis=0, keepdims=True) / beta"
-                    ),
-                    Edit(".sum(axis=1, keepdims=True))", ".sum(axis=0, keepdims=True))"),
-                ),
-                "over states",
-            ),
-            "overflow": (
-                Edit("q.max(axis=1, keepdims=True) / beta", "0.0 * q[:, :1]"),
-                "overflow|finite",
-            ),
-        },
     )
 )
 
@@ -340,31 +292,6 @@ register(
             "'sa,sak,sal->kl'; divide by beta twice.",
         ),
         check=check_fisher_information,
-        wrong_answers={
-            "not centred": (
-                Edit("slopes - expected[:, None]", "slopes"),
-                "mean slope is not subtracted",
-            ),
-            "plain mean": (
-                Edit('np.einsum("sa,sak->sk", policy, slopes)', "slopes.mean(axis=1)"),
-                "plain mean over actions",
-            ),
-            "weighed by counts": (
-                Edit("counts.sum(axis=1)[:, None] * policy", "counts"),
-                "how often they were taken",
-            ),
-            "states once": (
-                Edit("counts.sum(axis=1)[:, None] * policy", "policy"),
-                "every state counts once",
-            ),
-            "no temperature": (Edit("/ beta**2", ""), "temperature is missing"),
-            "temperature once": (Edit("/ beta**2", "/ beta"), "once instead of twice"),
-            "mean": (Edit("/ beta**2", "/ beta**2 / counts.sum()"), "mean over choices"),
-            "only the diagonal": (
-                Edit("return information", "return np.diag(np.diag(information))"),
-                "covariance, under the policy",
-            ),
-        },
     )
 )
 
@@ -382,6 +309,15 @@ def _ring(log_p, start, moves, log_u, rule=None, drop=False, edge="wrap"):
         here = there if go else here
         if go or not drop:
             path.append(here)
+    return np.array(path, dtype=int)
+
+
+def _other_way(log_p, start, moves, log_u):
+    here, path = start, []
+    for move, u in zip(moves, log_u, strict=True):
+        there = (here + move) % len(log_p)
+        here = there if u < log_p[there] - log_p[here] else (here - move) % len(log_p)
+        path.append(here)
     return np.array(path, dtype=int)
 
 
@@ -406,15 +342,34 @@ def check_metropolis_path(answer, rng):
             *arguments, rule=lambda new, old, u: np.exp(u) < new - old
         ),
         "the ends of the ring do not meet": _ring(*arguments, edge="clip"),
+        "you used the heat bath, p(there) / (p(there) + p(here))": _ring(
+            *arguments, rule=lambda new, old, u: u < new - np.logaddexp(new, old)
+        ),
+        "a rejected step goes the other way": _other_way(*arguments),
+        "left and right are exchanged": _ring(log_p, start, -moves, log_u),
         "the path begins with the start": np.append(start, _ring(*arguments)[:-1]),
     }
     seen = next((name for name, p in wrong.items() if np.array_equal(p, path)), None)
+    right = _ring(*arguments)
+    if seen:
+        detail = f"it looks as if {seen}"
+    elif len(path) != len(right):
+        detail = f"a path of {len(path)} places for {len(right)} steps"
+    else:
+        detail = f"step {int((path != right).argmax())} (counted from 0) is the first that differs"
     expect(
-        np.array_equal(path, _ring(*arguments)),
+        np.array_equal(path, right),
         property="the chain goes with chance min(1, p(there) / p(here)), else it stays and is "
         "counted again (7.8)",
         hint="follow the first five steps with pencil and paper",
-        detail=f"it looks as if {seen}" if seen else f"a path of {len(path)} places",
+        detail=detail,
+    )
+    elsewhere = int(rng.integers(1, n))
+    expect_equal(
+        answer(log_p, elsewhere, moves, log_u),
+        _ring(log_p, elsewhere, moves, log_u),
+        property="the chain begins at the place that it is given",
+        hint="here we started somewhere else than at 0",
     )
     expect_equal(
         answer(log_p + 900.0, start, moves, log_u),
@@ -440,43 +395,6 @@ register(
             "Propose (here + move) % n; move there if the test says so; append `here` each time.",
         ),
         check=check_metropolis_path,
-        wrong_answers={
-            "rejections dropped": (
-                Edit("        path.append(here)", "            path.append(here)"),
-                "rejected step is left out",
-            ),
-            "uphill only": (
-                Edit("log_u < log_p[there] - log_p[here]", "log_p[there] >= log_p[here]"),
-                "uphill",
-            ),
-            "always": (Edit("log_u < log_p[there] - log_p[here]", "True"), "always go"),
-            "upside down": (
-                Edit("log_p[there] - log_p[here]", "log_p[here] - log_p[there]"),
-                "upside down",
-            ),
-            "no ratio": (
-                Edit("log_u < log_p[there] - log_p[here]", "log_u < log_p[there]"),
-                "new density alone",
-            ),
-            "uniform against logarithms": (
-                Edit(
-                    "log_u < log_p[there] - log_p[here]",
-                    "np.exp(log_u) < log_p[there] - log_p[here]",
-                ),
-                "uniform number itself",
-            ),
-            "no ring": (
-                Edit("(here + move) % len(log_p)", "min(max(here + move, 0), len(log_p) - 1)"),
-                "ends of the ring",
-            ),
-            "overflow": (
-                Edit(
-                    "log_u < log_p[there] - log_p[here]",
-                    "log_u < np.log(np.exp(log_p[there]) / np.exp(log_p[here]))",
-                ),
-                "however large",
-            ),
-        },
     )
 )
 
@@ -549,42 +467,6 @@ register(
             "inverse, not in the inverse of the diagonal.",
         ),
         check=check_laplace_interval,
-        wrong_answers={
-            "unchanged": (
-                Edit(
-                    "np.sqrt(np.diag(np.linalg.inv(precision)))", "1 / np.sqrt(np.diag(precision))"
-                ),
-                "held fixed",
-            ),
-            "one demonstration": (
-                Edit("n_demonstrations * fisher", "fisher"),
-                "information of one demonstration",
-            ),
-            "no prior": (Edit(" + np.eye(len(mode)) / prior_deviation**2", ""), "left out"),
-            "variance of the prior": (
-                Edit("/ prior_deviation**2", "* prior_deviation**2"),
-                "prior's variance is added",
-            ),
-            "prior many times": (
-                Edit(
-                    "n_demonstrations * fisher + np.eye(len(mode)) / prior_deviation**2",
-                    "n_demonstrations * (fisher + np.eye(len(mode)) / prior_deviation**2)",
-                ),
-                "once for each demonstration",
-            ),
-            "one-sided": (Edit("0.5 + 0.5 * level", "level"), "one-sided"),
-            "no root": (
-                Edit(
-                    "np.sqrt(np.diag(np.linalg.inv(precision)))",
-                    "np.diag(np.linalg.inv(precision))",
-                ),
-                "variance for the deviation",
-            ),
-            "not the same width on both sides": (
-                Edit("mode - reach", "mode - 0.5 * reach"),
-                "stated chance",
-            ),
-        },
     )
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import as_array, expect, expect_close, expect_length
 
 
@@ -53,9 +53,10 @@ def check_judge(answer, rng):
     gaps = tuple(x / x.sum() for x in gaps)
     parts = expect_length(answer(*gaps), 2, hint="return the pair (D, loss)")
     got = as_array(parts[0], (4, 3), what="D")
+    both = gaps[0] + gaps[1]
     expect_close(
-        [got[0, 0], got[1, 1], got[2, 2]],
-        [0.0, 1.0, 0.5],
+        got,
+        np.where(both > 0, gaps[0] / np.where(both > 0, both, 1.0), 0.5),
         property="D is 0, 1 and 1/2 where only the learner, only the expert, and nobody goes",
         hint="which of the three divides by zero?",
     )
@@ -86,21 +87,6 @@ register(
             "Where nobody goes set D = 1/2; in the loss sum only over pairs with weight.",
         ),
         check=check_judge,
-        wrong_answers={
-            "other convention": (Edit("expert / safe", "policy / safe"), "chance of the learner"),
-            "ratio": (Edit("total = expert + policy", "total = policy"), "ratio u|0, 1 and 1/2"),
-            "sign": (Edit("loss = -(", "loss = ("), "sign is turned"),
-            "averaged": (Edit("return d, loss", "return d, loss / 2"), "averaged"),
-            "expert only": (
-                Edit("(policy * log(1.0 - d, policy)).sum()", "0.0"),
-                "only the expert",
-            ),
-            "0 / 0": (Edit("np.where(total > 0, expert / safe, 0.5)", "expert / safe"), "1/2"),
-            "logarithm of 0": (
-                Edit("np.log(np.where(weight > 0, value, 1.0))", "np.log(value)"),
-                "finite|NaN|nan",
-            ),
-        },
     )
 )
 
@@ -155,21 +141,6 @@ register(
             "For GAIL most terms cancel: what is left is a logarithm of (1 + u) / 2.",
         ),
         check=check_pay,
-        wrong_answers={
-            "sign": (Edit("return reward", "return -reward"), "sign is turned"),
-            "upside down": (Edit("u = expert / policy", "u = policy / expert"), "upside down|GAIL"),
-            "the best T": (
-                Edit("reward = np.log((1.0 + u) / 2.0)", "reward = np.log(2.0 * u / (1.0 + u))"),
-                "best T",
-            ),
-            "minus f": (Edit("reward = u\n", "reward = -u * np.log(u)\n"), "derivative of u is"),
-            "constant of GAIL": (Edit("(1.0 + u) / 2.0", "1.0 + u"), "constant"),
-            "constant of AIRL": (
-                Edit("np.log(u) - 1.0", "np.log(u)"),
-                "derivative of u is missing",
-            ),
-            "AIRL for all": (Edit('if method == "GAIL":', 'if method == "none":'), "GAIL"),
-        },
     )
 )
 
@@ -177,14 +148,20 @@ register(
 # --- 08.3 ---------------------------------------------------------------------------------------
 
 
-def _round(transitions, policy, expert, start, discount, step, *, unnormalised=False):
+def _round(transitions, policy, expert, start, discount, step, *, bug=""):
     n = len(start)
     chain = np.einsum("sa,sap->sp", policy, transitions)
-    visits = np.linalg.solve(np.eye(n) - discount * chain.T, start) * (1 - discount)
-    rho = visits[:, None] * policy * (1.0 / (1 - discount) if unnormalised else 1.0)
+    flow = chain if bug == "backwards" else chain.T
+    visits = np.linalg.solve(np.eye(n) - discount * flow, start) * (1 - discount)
+    rho = visits[:, None] * policy * (1.0 / (1 - discount) if bug == "unnormalised" else 1.0)
     reward = np.log((expert + rho) / rho)  # -log(1 - D)
+    if bug == "log D":
+        reward = np.log(expert / (expert + rho))
     values = np.linalg.solve(np.eye(n) - discount * chain, (policy * reward).sum(axis=1))
-    q = reward + discount * transitions @ values
+    q = reward + (1.0 if bug == "no discount" else discount) * transitions @ values
+    if bug == "added":
+        new = np.maximum(policy + step * (q - values[:, None]), 0.0)
+        return new / new.sum(axis=1, keepdims=True), reward
     new = policy * np.exp(step * (q - values[:, None]))
     return new / new.sum(axis=1, keepdims=True), reward
 
@@ -210,9 +187,16 @@ def check_play(answer, rng):
         hint="test the pieces alone: the occupancy must sum to 1, D must lie between 0 and 1",
         mistakes={
             "the policy is paid for leaving the expert": backwards,
-            "the occupancy is not normalised": _round(
-                transitions, policy, expert, start, discount, step, unnormalised=True
-            )[0],
+            **{
+                mistake: _round(transitions, policy, expert, start, discount, step, bug=bug)[0]
+                for mistake, bug in {
+                    "the occupancy is not normalised": "unnormalised",
+                    "visits flow backwards (a transpose is missing)": "backwards",
+                    "the policy is paid log D": "log D",
+                    "the discount is missing in Q": "no discount",
+                    "the step was added to the policy, not to its logarithm": "added",
+                }.items()
+            },
             "only the reward of one step counts, not what follows": greedy
             / greedy.sum(axis=1, keepdims=True),
             "the old policy is forgotten": forgot / forgot.sum(axis=1, keepdims=True),
@@ -243,33 +227,6 @@ register(
             "Q = r + gamma P V; multiply the old policy by exp(step (Q - V)) and normalise rows.",
         ),
         check=check_play,
-        wrong_answers={
-            "paid for leaving": (
-                Edit("reward = -np.log(1.0 - d)", "reward = np.log(1.0 - d)"),
-                "leaving the expert",
-            ),
-            "not normalised": (
-                Edit("(1.0 - discount) * start", "start"),
-                "not normalised",
-            ),
-            "one step only": (
-                Edit("q = reward + discount * transitions @ values", "q = reward"),
-                "one step counts",
-            ),
-            "old policy forgotten": (
-                Edit("new = policy * np.exp(", "new = np.exp("),
-                "forgotten",
-            ),
-            "log D": (
-                Edit("reward = -np.log(1.0 - d)", "reward = np.log(d)"),
-                "one round of the game",
-            ),
-            "no discount in Q": (Edit("reward + discount *", "reward +"), "one round of the game"),
-            "rows and columns": (
-                Edit("np.eye(n) - discount * chain.T", "np.eye(n) - discount * chain"),
-                "one round of the game",
-            ),
-        },
     )
 )
 
@@ -301,6 +258,16 @@ def check_train_and_pay(answer, rng):
             "this is the logit": np.log(d / (1 - d)),
         },
     )
+    few, slow = int(rng.integers(2, 6)), float(rng.uniform(0.3, 0.8))
+    scores = np.zeros_like(expert)
+    for _ in range(few):
+        scores -= slow * ((expert + policy) / (1 + np.exp(-scores)) - expert)
+    expect_close(
+        answer(expert, policy, few, slow),
+        np.logaddexp(0.0, scores),
+        property="the discriminator was trained for `steps` steps of size `rate`, from scores 0",
+        hint="after three steps it is far from the best one, and so is the pay",
+    )
     expect(
         bool(np.corrcoef(as_array(got, (4, 3)).ravel(), np.log(expert / policy).ravel())[0, 1] > 0),
         property="more is paid where the expert goes more often",
@@ -331,17 +298,6 @@ register(
             "Look at the gradient: which occupancy pulls the scores up?",
         ),
         check=check_train_and_pay,
-        wrong_answers={
-            "the bug": (Edit("* d - expert)", "* d - policy)"), "chance of the learner"),
-            "pay turned instead": (
-                Edit("return -np.log(1.0 - d)", "return np.log(1.0 - d)"),
-                "this is log",
-            ),  # fmt: skip
-            "log D": (Edit("return -np.log(1.0 - d)", "return np.log(d)"), "log D"),
-            "logit": (Edit("return -np.log(1.0 - d)", "return scores"), "logit"),
-            "climbing": (Edit("scores -= rate", "scores += rate"), "reward is|finite|NaN|nan"),
-            "not trained": (Edit("range(steps)", "range(1)"), "reward is"),
-        },
     )
 )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.special import expit, log_expit
 
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import expect_close, expect_equal, expect_length
 from irlbook.mdp import Trajectories
 from irlbook.preferences.bradley_terry import (
@@ -30,7 +32,8 @@ def _pairs(rng: np.random.Generator, n_items: int, n: int) -> np.ndarray:
 
 def check_loss(answer, rng):
     n_items, beta = int(rng.integers(4, 8)), float(rng.uniform(0.3, 0.7))
-    pairs, r = _pairs(rng, n_items, 25), rng.normal(size=n_items)
+    pairs, r = _pairs(rng, n_items, 25), rng.normal(size=n_items + 1)  # the last in no row
+    pairs = rng.permutation(np.concatenate([pairs, pairs[:3]]))  # the same outcome twice
     loss = -bradley_terry_log_likelihood(r, pairs, beta=beta)
     slope = -bradley_terry_gradient(r, pairs, beta=beta)
     gap = (r[pairs[:, 0]] - r[pairs[:, 1]]) / beta
@@ -50,7 +53,7 @@ def check_loss(answer, rng):
             "the logarithm is missing": -expit(gap).sum(),
         },
     )
-    once = np.zeros(n_items)
+    once = np.zeros(n_items + 1)
     surprise = expit(-gap) / beta
     once[pairs[:, 0]] -= surprise
     once[pairs[:, 1]] += surprise
@@ -65,11 +68,22 @@ def check_loss(answer, rng):
             "an item that stands in several rows got the entry of the last row only": once,
             "the factor 1 / beta is missing": slope * beta,
             "only the winners' entries are filled": lambda: np.bincount(
-                pairs[:, 0], -surprise, n_items
+                pairs[:, 0], -surprise, n_items + 1
             ),
+            "only the losers' entries are filled": lambda: np.bincount(
+                pairs[:, 1], surprise, n_items + 1
+            ),
+            "you took the mean over comparisons, not the sum": slope / len(pairs),
         },
     )
-    far = r + 800.0 * np.arange(n_items)
+    expect_close(
+        expect_length(answer(r, pairs, 3.0), 2, hint="return loss and gradient")[0],
+        -bradley_terry_log_likelihood(r, pairs, beta=3.0),
+        what="the loss",
+        property="the loss is right for a beta above 1 too",
+        hint="beta is any positive number",
+    )
+    far = r + 800.0 * np.arange(n_items + 1)
     got = expect_length(answer(far, pairs, beta), 2, hint="return loss and gradient")
     expect_close(
         got[0],
@@ -77,6 +91,13 @@ def check_loss(answer, rng):
         what="the loss for rewards that lie far apart",
         property="a comparison that was a foregone conclusion does not overflow",
         hint="log sigma(z) = -log(1 + exp(-z)): numpy's logaddexp adds two logs without overflow",
+    )
+    expect_close(
+        got[1],
+        -bradley_terry_gradient(far, pairs, beta=beta),
+        what="the gradient for rewards that lie far apart",
+        property="the gradient of a foregone conclusion does not overflow",
+        hint="sigma(-z) = exp(-log(1 + exp(z))): which of the two overflows?",
     )
 
 
@@ -97,54 +118,6 @@ register(
             "them all. For the loss use np.logaddexp(0, -z).",
         ),
         check=check_loss,
-        wrong_answers={
-            "no minus": (
-                Edit("np.logaddexp(0.0, -z).sum()", "-np.logaddexp(0.0, -z).sum()"),
-                "min",
-            ),
-            "columns exchanged": (
-                Edit("winner, loser = pairs.T", "loser, winner = pairs.T"),
-                "columns are exchanged",
-            ),
-            "no temperature": (Edit("/ beta\n    loss", "\n    loss"), "temperature is missing"),
-            "beta multiplies": (Edit("/ beta\n    loss", "* beta\n    loss"), "beta multiplies"),
-            "mean": (Edit("-z).sum()", "-z).mean()"), "the mean over comparisons"),
-            "no logarithm": (
-                Edit("np.logaddexp(0.0, -z).sum()", "-(1 / (1 + np.exp(-z))).sum()"),
-                "logarithm is missing",
-            ),
-            "gradient of the likelihood": (
-                Edit("return loss, gradient", "return loss, -gradient"),
-                "of the log-likelihood",
-            ),
-            "lost rows": (
-                (
-                    Edit("np.add.at(gradient, winner, -surprise)", "gradient[winner] -= surprise"),
-                    Edit("np.add.at(gradient, loser, surprise)", "gradient[loser] += surprise"),
-                ),
-                "last row only",
-            ),
-            "no inner factor": (
-                Edit("np.exp(-np.logaddexp(0.0, z)) / beta", "np.exp(-np.logaddexp(0.0, z))"),
-                "1 / beta is missing",
-            ),
-            "losers forgotten": (
-                Edit("np.add.at(gradient, loser, surprise)", "pass"),
-                "only the winners",
-            ),
-            "overflow": (
-                "def bradley_terry_loss(rewards, pairs, beta):\n"
-                "    winner, loser = pairs.T\n"
-                "    z = (rewards[winner] - rewards[loser]) / beta\n"
-                "    gradient = np.zeros(len(rewards))\n"
-                "    with np.errstate(all='ignore'):\n"
-                "        p = 1 / (1 + np.exp(-z))\n"
-                "        np.add.at(gradient, winner, -(1 - p) / beta)\n"
-                "        np.add.at(gradient, loser, (1 - p) / beta)\n"
-                "        return -np.log(p).sum(), gradient",
-                "finite|overflow",
-            ),
-        },
     )
 )
 
@@ -152,9 +125,10 @@ register(
 # --- 09.2 ---------------------------------------------------------------------------------------
 
 
-def _graph(rng: np.random.Generator, kind: str) -> tuple[list[list[int]], int]:
+def _graph(rng: np.random.Generator, kind: str) -> tuple[np.ndarray, int]:
     """Comparisons of a known kind, items renamed and rows shuffled."""
     ring = [[0, 1], [1, 2], [2, 0]]
+    names: Any
     if kind == "ok":
         pairs, n = [*ring, [3, 0], [1, 3], [3, 4], [4, 0]], 5
     elif kind == "long way":  # one long circle: nobody wins against the one who beats him
@@ -164,12 +138,21 @@ def _graph(rng: np.random.Generator, kind: str) -> tuple[list[list[int]], int]:
         pairs, n = [*ring, [3, 4], [4, 5], [5, 3]], 6
     elif kind == "never asked":
         pairs, n = [*ring, [0, 1]], 4
+    elif kind in ("first never asked", "last never asked"):
+        pairs, n = [*ring, [0, 1]], 4
+        names = [1, 2, 3, 0] if kind.startswith("first") else [0, 1, 2, 3]
+        return rng.permutation(np.array(names)[np.array(pairs)]), n
     elif kind == "one champion":
         pairs, n = [*ring, [3, 0], [3, 1]], 4
     elif kind == "one victim":
         pairs, n = [*ring, [0, 3], [2, 3]], 4
-    elif kind == "two leagues":  # everybody wins and loses, and still one league never lost
+    elif kind.endswith("league first"):  # everybody wins and loses; still one league never lost
         pairs, n = [*ring, [3, 4], [4, 5], [5, 3], [0, 3], [1, 4]], 6
+        names = rng.permutation(n)
+        rows = names[rng.permutation(np.array(pairs))]
+        lower = np.isin(rows[:, 0], names[3:])
+        first = np.flatnonzero(lower == (kind == "lower league first"))[0]
+        return np.roll(rows, -first, axis=0), n
     else:  # islands, one of them with a champion
         pairs, n = [*ring, [4, 3], [4, 5]], 6
     names = rng.permutation(n)
@@ -182,9 +165,18 @@ def check_diagnosis(answer, rng):
         "long way": ("finite", "a chain of wins leads from every item to every other"),
         "islands": ("islands", "two groups never met"),
         "never asked": ("islands", "an item was never compared"),
+        "first never asked": ("islands", "the first item was never compared"),
+        "last never asked": ("islands", "the last item was never compared"),
         "one champion": ("infinite", "an item never lost"),
         "one victim": ("infinite", "an item never won"),
-        "two leagues": ("infinite", "each item won and lost, but one group never lost to the rest"),
+        "upper league first": (
+            "infinite",
+            "each item won and lost, but one group never lost to the rest",
+        ),
+        "lower league first": (
+            "infinite",
+            "each item won and lost, but one group never lost to the rest",
+        ),
         "champion on an island": ("islands", "groups never met, whatever happens inside them"),
     }
     for kind, (want, what) in cases.items():
@@ -216,63 +208,6 @@ register(
             "of each row into the list of arrows first.",
         ),
         check=check_diagnosis,
-        wrong_answers={
-            "always finite": (
-                "def diagnose(pairs, n_items):\n    return 'finite'",
-                "two groups never met",
-            ),
-            "islands only": (
-                Edit('return "infinite"', 'return "finite"'),
-                "never lost",
-            ),
-            "missing items overlooked": (
-                Edit(
-                    "everybody = set(range(n_items))", "everybody = set(np.ravel(pairs).tolist())"
-                ),
-                "never compared",
-            ),
-            "direction forgotten": (
-                Edit(
-                    "reach(wins, first) != everybody or reach(losses, first) != everybody",
-                    "reach(wins + losses, first) != everybody",
-                ),
-                "never lost|never won",
-            ),
-            "one way only": (
-                Edit(" or reach(losses, first) != everybody", ""),
-                "never lost|never won",
-            ),
-            "wins and losses of each item only": (
-                "def diagnose(pairs, n_items):\n"
-                "    pairs = np.asarray(pairs)\n"
-                "    group = np.arange(n_items)\n"
-                "    for _ in range(n_items):\n"
-                "        for a, b in pairs:\n"
-                "            group[a] = group[b] = min(group[a], group[b])\n"
-                "    if len(set(group.tolist())) > 1:\n"
-                "        return 'islands'\n"
-                "    won = set(pairs[:, 0].tolist())\n"
-                "    lost = set(pairs[:, 1].tolist())\n"
-                "    return 'finite' if len(won) == len(lost) == n_items else 'infinite'",
-                "one group never lost",
-            ),
-            "infinite before islands": (
-                Edit(
-                    'if reach(wins + losses, first) != everybody:\n        return "islands"\n    ',
-                    "",
-                ),
-                "two groups never met",
-            ),
-            "beaten both ways asked of each pair": (
-                "def diagnose(pairs, n_items):\n"
-                "    rows = {(int(a), int(b)) for a, b in pairs}\n"
-                "    met = {i for row in rows for i in row}\n"
-                "    if len(met) < n_items:\n"
-                "        return 'islands'\n"
-                "    return 'finite' if all((b, a) in rows for a, b in rows) else 'infinite'",
-                "a chain of wins|two groups",
-            ),
-        },
     )
 )
 
@@ -310,6 +245,10 @@ def check_gap_error(answer, rng):
             "beta divides once, not twice": error(p * (1 - p) / beta),
             "the mean over pairs was taken, not the sum": error(good / len(p)),
             "only the first of the two items is asked about": error(good, phi[i]),
+            "the information was set to zero apart from the diagonal": lambda: np.sqrt(
+                (c**2 / np.diag(information)).sum()
+            ),
+            "beta is ignored everywhere": lambda: error(expit(d @ w) * expit(-d @ w)),
             "the temperature is missing inside sigma": lambda: error(
                 expit(d @ w) * expit(-d @ w) / beta**2
             ),
@@ -340,31 +279,6 @@ register(
             "c = phi_i - phi_j; solve I x = c; the variance is c . x.",
         ),
         check=check_gap_error,
-        wrong_answers={
-            "survey's slip": (
-                Edit("features[pairs[:, 1]]", "features[pairs[:, 0]]"),
-                "fails|singular|error",
-            ),
-            "not inverted": (
-                Edit("np.linalg.solve(information, c)", "information @ c"),
-                "inverted",
-            ),
-            "variance": (Edit("np.sqrt(c @", "(c @"), "root is missing"),
-            "p only": (Edit("p * (1 - p)", "p"), "counts p, not"),
-            "one minus p only": (Edit("p * (1 - p)", "(1 - p)"), r"counts \(1 - p\)"),
-            "equal weights": (Edit("p * (1 - p)", "(0.25 + 0 * p)"), "counts the same"),
-            "no beta squared": (Edit(" / beta**2", ""), "missing in front"),
-            "beta once": (Edit("/ beta**2", "/ beta"), "once, not twice"),
-            "mean": (
-                Edit("d.T @ (weight[:, None] * d)", "d.T @ (weight[:, None] * d) / len(d)"),
-                "mean over pairs",
-            ),
-            "one item": (Edit("c = features[i] - features[j]", "c = features[i]"), "first of the"),
-            "temperature inside": (
-                Edit("d @ weights / beta", "d @ weights"),
-                "inside sigma",
-            ),
-        },
     )
 )
 
@@ -372,11 +286,11 @@ register(
 # --- 09.4 ---------------------------------------------------------------------------------------
 
 
-def _walks(rng: np.random.Generator, n_states: int, n: int, length: int) -> Trajectories:
+def _walks(rng: np.random.Generator, n_states: int, lengths: np.ndarray) -> Trajectories:
     return Trajectories.from_list(
         [
             (rng.integers(0, n_states, size=length + 1), rng.integers(0, 3, size=length))
-            for _ in range(n)
+            for length in lengths
         ]
     )
 
@@ -392,6 +306,9 @@ def _trex_loss(walks, ranks, reward, discount, bug=""):
     total, count = 0.0, 0
     for i in range(len(ranks)):
         for j in range(len(ranks)):
+            between = any(ranks[j] < rank < ranks[i] for rank in ranks)
+            if bug == "neighbours" and between:
+                continue
             if ranks[i] > ranks[j] or (bug == "ties" and i != j and ranks[i] == ranks[j]):
                 gap = returns[i] - returns[j]
                 total -= log_expit(-gap if bug == "best is low" else gap)
@@ -401,8 +318,12 @@ def _trex_loss(walks, ranks, reward, discount, bug=""):
 
 def check_trex_loss(answer, rng):
     n_states = int(rng.integers(5, 9))
-    walks = _walks(rng, n_states, 6, int(rng.integers(4, 8)))
-    ranks = rng.permutation([0, 1, 1, 2, 3, 4]).astype(float)
+    lengths = np.append(3, rng.permutation([1, 2, 5, 6, int(rng.integers(7, 11))]))
+    walks = _walks(rng, n_states, lengths)
+    while True:  # not in the order of the list, and no rank says which walk it is
+        ranks = rng.permutation([-1.0, 0.5, 0.5, 2.0, 3.5, 7.0])
+        if (np.diff(ranks) < 0).sum() >= 2 and (np.diff(ranks) > 0).sum() >= 2:
+            break
     reward, discount = rng.normal(size=n_states), float(rng.uniform(0.6, 0.9))
     expect_close(
         answer(walks, ranks, reward, discount),
@@ -419,6 +340,7 @@ def check_trex_loss(answer, rng):
                 "the discount is missing": "discount",
                 "returns are means over steps": "mean",
                 "walks of equal rank are compared": "ties",
+                "only neighbours in rank are compared": "neighbours",
                 "low ranks are taken for good ones": "best is low",
                 "it is the sum over pairs, not the mean": "sum",
             }.items()
@@ -443,37 +365,6 @@ register(
             "ranks[i] > ranks[j].",
         ),
         check=check_trex_loss,
-        wrong_answers={
-            "last state": (
-                Edit("reward[states[:-1]]", "reward[states]"),
-                "runs without an error",
-            ),
-            "last state counted": (
-                (
-                    Edit(
-                        "discount ** np.arange(len(actions))", "discount ** np.arange(len(states))"
-                    ),
-                    Edit("reward[states[:-1]]", "reward[states]"),
-                ),
-                "last state is counted",
-            ),
-            "next states": (Edit("states[:-1]", "states[1:]"), "next states"),
-            "late discount": (
-                Edit("np.arange(len(actions))", "(1 + np.arange(len(actions)))"),
-                "too high",
-            ),
-            "no discount": (Edit("discount ** np", "1.0 ** np"), "discount is missing"),
-            "mean return": (
-                Edit("@ reward[states[:-1]]", "@ reward[states[:-1]] / len(actions)"),
-                "means over steps",
-            ),
-            "ties": (
-                Edit("if ranks[i] > ranks[j]", "if i != j and ranks[i] >= ranks[j]"),
-                "equal rank",
-            ),
-            "upside down": (Edit("ranks[i] > ranks[j]", "ranks[i] < ranks[j]"), "low ranks"),
-            "sum": (Edit("np.mean(", "np.sum("), "sum over pairs"),
-        },
     )
 )
 
@@ -520,7 +411,13 @@ def check_labels(answer, rng):
                 "a tie is a whole win for both": "both",
             }.items()
         }
-        | {"the rewards are turned round": lambda: -_fit_labels(left, right, labels, n_items)},
+        | {
+            "the rewards are turned round": lambda: -_fit_labels(left, right, labels, n_items),
+            "item 0 was set to 0, and they do not add up to 0": lambda: (
+                _fit_labels(left, right, labels, n_items)
+                - _fit_labels(left, right, labels, n_items)[0]
+            ),
+        },
     )
 
 
@@ -541,51 +438,6 @@ register(
             "Give `label` to the left item and `1 - label` to the right one, whatever it is.",
         ),
         check=check_labels,
-        wrong_answers={
-            "unchanged": (
-                (
-                    Edit("wins[a, b] += label", "wins[a, b] += label >= 0.5"),
-                    Edit("wins[b, a] += 1 - label", "wins[b, a] += label < 0.5"),
-                ),
-                "item on the left",
-            ),
-            "bug turned round": (
-                (
-                    Edit("wins[a, b] += label", "wins[a, b] += label > 0.5"),
-                    Edit("wins[b, a] += 1 - label", "wins[b, a] += label <= 0.5"),
-                ),
-                "item on the right",
-            ),
-            "ties dropped": (
-                (
-                    Edit("wins[a, b] += label", "wins[a, b] += label == 1"),
-                    Edit("wins[b, a] += 1 - label", "wins[b, a] += label == 0"),
-                ),
-                "thrown away",
-            ),
-            "both win": (
-                (
-                    Edit("wins[a, b] += label", "wins[a, b] += label >= 0.5"),
-                    Edit("wins[b, a] += 1 - label", "wins[b, a] += label <= 0.5"),
-                ),
-                "whole win for both",
-            ),
-            "labels turned": (
-                (
-                    Edit("wins[a, b] += label", "wins[a, b] += 1 - label"),
-                    Edit("wins[b, a] += 1 - label", "wins[b, a] += label"),
-                ),
-                "turned round",
-            ),
-            "no gauge": (
-                Edit("np.log(s) - np.log(s).mean()", "1.0 + np.log(s) - np.log(s).mean()"),
-                "add",
-            ),
-            "strengths, not rewards": (
-                Edit("return np.log(s) - np.log(s).mean()", "return s"),
-                "add",
-            ),
-        },
     )
 )
 

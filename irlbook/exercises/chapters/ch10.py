@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from irlbook import planning
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import as_array, expect, expect_close, expect_equal, expect_length
 from irlbook.lm.enumerable import EnumerableLM
 
@@ -25,8 +25,8 @@ def _random_lm(rng: np.random.Generator) -> EnumerableLM:
 
 
 def _other_policy(lm: EnumerableLM, rng: np.random.Generator) -> np.ndarray:
-    policy = rng.dirichlet(np.ones(len(lm.tokens)), size=lm.n_states)
-    return np.where(lm.children[:, :1] >= 0, policy, lm.policy)
+    """Another policy; in rows of finished responses, where nobody acts, it differs as well."""
+    return rng.dirichlet(np.ones(len(lm.tokens)), size=lm.n_states)
 
 
 # --- 10.1 ---------------------------------------------------------------------------------------
@@ -34,11 +34,12 @@ def _other_policy(lm: EnumerableLM, rng: np.random.Generator) -> np.ndarray:
 
 def check_response_logps(answer, rng):
     prompts, lengths = rng.permutation([2, 3, 5]), rng.permutation([1, 3, 4])
-    n_tokens, width = int(rng.integers(5, 8)), int((prompts + lengths).max()) + 2
+    n_tokens, width = int(rng.integers(5, 8)), int((prompts + lengths).max())  # one is not padded
     logits = rng.normal(size=(3, width, n_tokens))
     ids = rng.integers(n_tokens - 1, size=(3, width))  # the last token ends; it also pads
     for b in range(3):
         ids[b, prompts[b] + lengths[b] - 1 :] = n_tokens - 1
+        ids[b, int(rng.integers(prompts[b]))] = n_tokens - 1  # prompts hold end tokens, too
     steps = _log_softmax(logits)
 
     def total(first=0, last=0, shift=1, steps=steps, mean=False):
@@ -81,12 +82,13 @@ def check_response_logps(answer, rng):
             "the logits are not normalised": total(steps=logits),
         },
     )
-    expect_close(
-        answer(logits + 1e4, ids, prompts, lengths),
-        total(),
-        property="adding a constant to the logits changes nothing, even a large one",
-        hint="take the largest logit out before the exponential",
-    )
+    for constant in (1e4, -1e4, 1e4 * np.sign(rng.normal(size=(3, width, 1)))):
+        expect_close(
+            answer(logits + constant, ids, prompts, lengths),
+            total(),
+            property="adding a constant to the logits changes nothing, even a large one",
+            hint="take the largest logit of each place out before the exponential",
+        )
     padded = np.concatenate([ids, np.full((3, 2), n_tokens - 1)], axis=1)
     longer = np.concatenate([logits, rng.normal(size=(3, 2, n_tokens))], axis=1)
     expect_close(
@@ -115,34 +117,6 @@ register(
             "[places - 1, ids[places]] and sum.",
         ),
         check=check_response_logps,
-        wrong_answers={
-            "no shift": (Edit("places - 1", "places"), "one place too late"),
-            "no end token": (
-                Edit("prompt_lengths[b] + lengths[b])", "prompt_lengths[b] + lengths[b] - 1)"),
-                "end token is left out",
-            ),
-            "first token lost": (
-                Edit("np.arange(prompt_lengths[b],", "np.arange(prompt_lengths[b] + 1,"),
-                "first token of the response",
-            ),
-            "prompt counted": (
-                Edit("np.arange(prompt_lengths[b],", "np.arange(1,"),
-                "prompt is counted",
-            ),
-            "padding counted": (
-                Edit("prompt_lengths[b] + lengths[b])", "ids.shape[1])"),
-                "padding is counted",
-            ),
-            "mean": (Edit("].sum())", "].mean())"), "mean over tokens"),
-            "raw logits": (
-                Edit("steps[b, places - 1", "logits[b, places - 1"),
-                "not normalised",
-            ),
-            "overflow": (
-                Edit("top = logits.max(axis=-1, keepdims=True)", "top = 0.0"),
-                "constant|finite|infinit|nan",
-            ),
-        },
     )
 )
 
@@ -169,7 +143,7 @@ def _backed_up(lm: EnumerableLM, reward: np.ndarray, beta: float, bug: str = "")
             x = np.log(m) + q / beta
             top = x.max()
             values[s] = (1.0 if bug == "beta" else beta) * (top + np.log(np.exp(x - top).sum()))
-    return values
+    return values + reward if bug == "twice" else values
 
 
 def check_prefix_values(answer, rng):
@@ -191,8 +165,15 @@ def check_prefix_values(answer, rng):
                 "the reference is missing": "reference",
                 "the factor beta in front is missing": "beta",
                 "an ended response has a value: its reward is paid on the way in": "end",
+                "a finished response is worth its reward, which was paid on the way in": "twice",
             }.items()
         },
+    )
+    expect_close(
+        answer(lm.children, lm.policy, reward, 3.0),
+        lm.kl_optimum(paid, 3.0).values,
+        property="the values are right for a price above 1 too",
+        hint="beta is any positive number",
     )
     expect_close(
         answer(lm.children, lm.policy, 1e4 * reward, beta),
@@ -221,32 +202,6 @@ register(
             "log-sum-exp.",
         ),
         check=check_prefix_values,
-        wrong_answers={
-            "hard maximum": (
-                Edit("beta * (top + np.log(np.exp(x - top).sum()))", "q.max()"),
-                "hard maximum",
-            ),
-            "values of the reference": (
-                Edit("beta * (top + np.log(np.exp(x - top).sum()))", "policy[s] @ q"),
-                "took the mean",
-            ),
-            "no reference": (Edit("np.log(policy[s]) + q", "q"), "reference is missing"),
-            "no beta in front": (Edit("beta * (top", "(top"), "factor beta"),
-            "value at the end": (
-                (
-                    Edit("reward[ahead] + values[ahead]", "values[ahead]"),
-                    Edit(
-                        "values = np.zeros(len(children))", "values = reward.astype(float).copy()"
-                    ),
-                ),
-                "ended response has a value",
-            ),
-            "from the front": (
-                Edit("reversed(range(len(children)))", "range(len(children))"),
-                "soft maximum over what",
-            ),
-            "overflow": (Edit("top = x.max()", "top = 0.0"), "overflow|finite"),
-        },
     )
 )
 
@@ -264,13 +219,19 @@ def check_sft_gradient(answer, rng):
 
     live = lm.children[:, :1] >= 0
     step = lm.policy - expert
+    below = np.flatnonzero(live[:, 0])  # the chance of a finished response, on its own row
+    reach = np.zeros(lm.n_states)
+    reach[0] = 1.0
+    for s in below:
+        reach[lm.children[s]] = reach[s] * expert[s]
     expect_close(
         answer(lm.children, lm.policy, expert),
-        visits(expert) * step,
+        visits(expert) * step * live,
         property="each prefix counts as often as the expert is there (10.8)",
         hint="what is the chance that a demonstration passes through a prefix of two tokens?",
         mistakes={
             "you weighted with where the model goes": lambda: visits(lm.policy) * step,
+            "rows of finished responses are not zero": lambda: reach[:, None] * step,
             "all prefixes count the same": lambda: live * step,
             "the sign is that of the likelihood, not of the loss": lambda: -visits(expert) * step,
             "you weighted with the chance of prefix AND token": lambda: (
@@ -307,26 +268,6 @@ register(
             "reach[:, None] * (policy - expert).",
         ),
         check=check_sft_gradient,
-        wrong_answers={
-            "model's occupancy": (
-                Edit("reach[s] * expert[s]", "reach[s] * policy[s]"),
-                "where the model goes",
-            ),
-            "no weights": (
-                Edit("reach[:, None] *", "(children[:, :1] >= 0) *"),
-                "count the same",
-            ),
-            "sign": (Edit("(policy - expert)", "(expert - policy)"), "sign"),
-            "prefix and token": (
-                Edit("(policy - expert)", "expert * (policy - expert)"),
-                "prefix AND token",
-            ),
-            "nothing subtracted": (Edit("(policy - expert)", "policy"), "nowhere subtracted"),
-            "only the root": (
-                Edit("reach[children[s]] = reach[s] * expert[s]", "pass"),
-                "as often as the expert",
-            ),
-        },
     )
 )
 
@@ -365,44 +306,52 @@ def check_response_labels(answer, rng):
     responses = [[*rng.integers(9, size=n).tolist(), end] for n in lengths]
     responses.append(rng.integers(9, size=4).tolist())  # cut off: it did not end
     prompts.append(rng.integers(9, size=2).tolist())
-    for pad_id, case in ((10, "a pad token of its own"), (end, "pad and end token the same")):
-        got = expect_length(
-            answer(prompts, responses, pad_id), 2, hint="return (ids, labels), both (B, W)"
-        )
-        ids, labels = _rows(prompts, responses, pad_id)
-        expect_equal(
-            as_array(got[0], ids.shape, what="ids").astype(int),
-            ids,
-            property="ids holds prompt, response, padding",
-            hint="prompt first, response behind it, pad_id to the width of the longest",
-        )
-        expect_close(
-            got[1],
-            labels,
-            what="labels",
-            property=f"labels holds the tokens of the response, the end token too ({case})",
-            hint="which tokens are response? You know how long each one is",
-            mistakes={
-                "the padding carries loss": lambda pad=pad_id: _rows(
-                    prompts, responses, pad, "pads"
-                )[1],
-                "the end token carries no loss: how shall the model learn to stop?": (
-                    lambda pad=pad_id: _rows(prompts, responses, pad, "end")[1]
-                ),
-                "what is padding is decided by its token, so the end token is lost": (
-                    lambda pad=pad_id: _rows(prompts, responses, pad, "id")[1]
-                ),
-                "the prompt carries loss": lambda pad=pad_id: _rows(
-                    prompts, responses, pad, "prompt"
-                )[1],
-                "a pad behind the response carries loss": lambda pad=pad_id: _rows(
-                    prompts, responses, pad, "first pad"
-                )[1],
-                "the labels are shifted; the model's loss shifts them itself": (
-                    lambda pad=pad_id: _rows(prompts, responses, pad, "shift")[1]
-                ),
-            },
-        )
+    cases = {
+        10: "a pad token of its own",
+        end: "pad and end token the same",
+        responses[-1][-1]: "a pad token that stands in a response, too",
+        prompts[0][0]: "a pad token that stands in a prompt, too",
+    }
+    rows = sorted(zip(prompts, responses, strict=True), key=lambda row: len(row[0]) + len(row[1]))
+    for turn, (pad_id, case) in enumerate(cases.items()):
+        shown = rows[::-1] if turn % 2 else rows  # the longest row comes last, then first
+        _check_labels(answer, [x for x, _ in shown], [y for _, y in shown], pad_id, case)
+
+
+def _check_labels(answer, prompts, responses, pad_id, case):
+    got = expect_length(
+        answer(prompts, responses, pad_id), 2, hint="return (ids, labels), both (B, W)"
+    )
+    ids, labels = _rows(prompts, responses, pad_id)
+    expect_equal(
+        as_array(got[0], ids.shape, what="ids").astype(int),
+        ids,
+        property="ids holds prompt, response, padding",
+        hint="prompt first, response behind it, pad_id to the width of the longest",
+    )
+    expect_close(
+        got[1],
+        labels,
+        what="labels",
+        property=f"labels holds the tokens of the response, the end token too ({case})",
+        hint="which tokens are response? You know how long each one is",
+        mistakes={
+            "the padding carries loss": lambda: _rows(prompts, responses, pad_id, "pads")[1],
+            "the end token carries no loss: how shall the model learn to stop?": (
+                lambda: _rows(prompts, responses, pad_id, "end")[1]
+            ),
+            "what is padding is decided by its token, so a token of the response is lost": (
+                lambda: _rows(prompts, responses, pad_id, "id")[1]
+            ),
+            "the prompt carries loss": lambda: _rows(prompts, responses, pad_id, "prompt")[1],
+            "a pad behind the response carries loss": lambda: _rows(
+                prompts, responses, pad_id, "first pad"
+            )[1],
+            "the labels are shifted; the model's loss shifts them itself": (
+                lambda: _rows(prompts, responses, pad_id, "shift")[1]
+            ),
+        },
+    )
 
 
 register(
@@ -423,35 +372,6 @@ register(
             "else at -100.",
         ),
         check=check_response_labels,
-        wrong_answers={
-            "unchanged": (
-                Edit(
-                    "labels[b, n:m] = ids[b, n:m]",
-                    "labels[b, n:] = np.where(ids[b, n:] == pad_id, -100, ids[b, n:])",
-                ),
-                "decided by its token|end token is lost",
-            ),
-            "padding trained": (
-                Edit("labels[b, n:m] = ids[b, n:m]", "labels[b, n:] = ids[b, n:]"),
-                "padding carries loss",
-            ),
-            "end cut": (
-                Edit("labels[b, n:m] = ids[b, n:m]", "labels[b, n : m - 1] = ids[b, n : m - 1]"),
-                "learn to stop",
-            ),
-            "one pad kept": (
-                Edit("labels[b, n:m] = ids[b, n:m]", "labels[b, n : m + 1] = ids[b, n : m + 1]"),
-                "pad behind the response",
-            ),
-            "prompt trained": (
-                Edit("labels[b, n:m] = ids[b, n:m]", "labels[b, :m] = ids[b, :m]"),
-                "prompt carries loss",
-            ),
-            "shifted": (
-                Edit("labels[b, n:m] = ids[b, n:m]", "labels[b, n - 1 : m - 1] = ids[b, n:m]"),
-                "shifted",
-            ),
-        },
     )
 )
 
@@ -467,7 +387,11 @@ def check_matched_gap(answer, rng):
     at_E, value_E = draw(60, 8)
     at_pi, value_pi = draw(90, 6)
     at_pi[rng.integers(6, 96, size=30)] = 0  # the model's responses are short
-    value_pi = value_pi + 0.2
+    missing = int(rng.integers(2, 5))  # a hole, and places that the expert never reached
+    at_pi = np.where(at_pi == missing, 9, at_pi)
+    value_pi = value_pi + np.where(at_pi % 2, 0.9, -0.5)  # gaps of both signs
+    order = rng.permutation(len(at_pi))
+    at_pi, value_pi = at_pi[order], value_pi[order]
 
     def gap(weights, common=True):
         total = mass = 0.0
@@ -520,29 +444,6 @@ register(
             "the positions that both have.",
         ),
         check=check_matched_gap,
-        wrong_answers={
-            "plain means": (
-                "def matched_gap(expert_position, expert_value, own_position, own_value):\n"
-                "    return own_value.mean() - expert_value.mean()",
-                "did not match",
-            ),
-            "own weights": (
-                Edit("weight = there.sum()", "weight = here.sum()"),
-                "model's positions",
-            ),
-            "equal weights": (Edit("weight = there.sum()", "weight = 1.0"), "count the same"),
-            "zeros for missing": (
-                (
-                    Edit(
-                        "if not here.any():\n            continue",
-                        "if False:\n            continue",
-                    ),
-                    Edit("own_value[here].mean()", "(own_value[here].sum() / max(1, here.sum()))"),
-                ),
-                "value of 0",
-            ),
-            "sign": (Edit("return total / mass", "return -total / mass"), "sign is turned"),
-        },
     )
 )
 

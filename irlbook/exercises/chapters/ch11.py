@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import as_array, expect, expect_close, expect_length
 from irlbook.posttraining.evaluation import best_of_n_gold, expected_calibration_error
 
@@ -37,6 +37,7 @@ def check_bradley_terry(answer, rng):
             "you averaged over the pairs": np.full(len(d), -np.log(p).mean()),
             "you returned a probability, not its logarithm": p,
             "you took the difference itself": -d,
+            "the loss is in bits, not in nats": -np.log2(p),
         },
     )
     expect_close(
@@ -86,28 +87,6 @@ register(
             "minus the exponential of minus log(1 + e^d). The other column is its negative.",
         ),
         check=check_bradley_terry,
-        wrong_answers={
-            "no minus": (Edit("loss = np", "loss = -np"), "minus sign is missing"),
-            "wrong way round": (
-                Edit("rewards[:, 0] - rewards[:, 1]", "rewards[:, 1] - rewards[:, 0]"),
-                "rejected answer is in front",
-            ),
-            "no label": (
-                Edit("pull = -np.exp(-np.logaddexp(0.0, d))", "pull = np.exp(-loss)"),
-                "subtract the label",
-            ),
-            "one column": (Edit("[pull, -pull]", "[pull, 0 * pull]"), "only the chosen"),
-            "same way": (Edit("[pull, -pull]", "[pull, pull]"), "same way"),
-            "sign of the gradient": (Edit("[pull, -pull]", "[-pull, pull]"), "sign is turned"),
-            "naive": (
-                Edit("loss = np.logaddexp(0.0, -d)", "loss = np.log(1 + np.exp(-d))"),
-                "finite|overflow",
-            ),
-            "mean": (
-                Edit("return loss,", "return np.full(len(loss), loss.mean()),"),
-                "averaged over the pairs",
-            ),
-        },
     )
 )
 
@@ -150,6 +129,7 @@ def check_rewards_from_wins(answer, rng):
             ),
             "rows and columns are exchanged: losers get the higher reward": -truth,
             "the rewards are not centred": lambda: truth - truth[0],
+            "a tie was added to every pair": lambda: _fit(exact + 0.5 * (1 - np.eye(k))),
             "you stopped after one Newton step": _fit(exact, steps=1),
         },
     )
@@ -163,8 +143,14 @@ def check_rewards_from_wins(answer, rng):
         truth,
         atol=1e-5,
         property="answers that never met are compared through others",
-        hint="pairs that were never shown have no weight; only neighbours met here",
+        hint="only neighbours met here. Print the gradient of the likelihood at your answer: is it "
+        "zero? And what weight has a pair that was never shown?",
         mistakes={
+            "pairs that never met are counted as a tie": lambda: _fit(
+                chain + 0.5 * (chain + chain.T == 0) * (1 - np.eye(k))
+            ),
+            "a tie was added to every pair": lambda: _fit(chain + 0.5 * (1 - np.eye(k))),
+            "you stopped after one Newton step": lambda: _fit(chain, steps=1),
             "you used each answer's own share of wins, which depends on whom it met": _log_odds(
                 chain
             ),
@@ -201,29 +187,6 @@ register(
             "the mean at the end.",
         ),
         check=check_rewards_from_wins,
-        wrong_answers={
-            "win rates": (
-                "import numpy as np\n\n\ndef rewards_from_wins(wins):\n"
-                "    odds = np.log(wins.sum(axis=1) / wins.sum(axis=0))\n"
-                "    return odds - odds.mean()",
-                "own share of wins",
-            ),
-            "transposed": (
-                Edit("counts = wins + wins.T", "wins = wins.T\n    counts = wins + wins.T"),
-                "losers get the higher",
-            ),
-            "not centred": (Edit("- rewards.mean()", "- rewards[0]"), "not centred"),
-            "one step": (Edit("range(100)", "range(1)"), "one Newton step"),
-            "small gradient steps": (
-                Edit("np.linalg.pinv(hessian) @ gradient", "0.001 * gradient"),
-                "give back|likelihood|never met",
-            ),
-            "shrunk": (
-                Edit("- wins).sum(axis=1)", "- wins).sum(axis=1) + rewards"),
-                "give back",
-            ),
-            "halved": (Edit("return rewards -", "return 0.5 * rewards -"), "give back"),
-        },
     )
 )
 
@@ -286,34 +249,20 @@ register(
             "math.comb is exact for any size; a Python int divided by a Python int is a float.",
         ),
         check=check_best_of_n,
-        wrong_answers={
-            "by gold": (Edit("np.argsort(rewards)", "np.argsort(gold)"), "chose by gold"),
-            "reward of the winner": (Edit("gold[i]", "rewards[i]"), "reward of the winner"),
-            "with replacement": (
-                Edit(
-                    "math.comb(j, n - 1) / math.comb(k, n)",
-                    "(((j + 1) / k) ** n - (j / k) ** n)",
-                ),
-                "with replacement",
-            ),
-            "worst of n": (Edit("np.argsort(rewards)", "np.argsort(-rewards)"), "worst of n"),
-            "mean of the top n": (
-                "import numpy as np\n\n\ndef best_of_n(rewards, gold, n):\n"
-                "    return float(gold[np.argsort(rewards)[-n:]].mean())",
-                "averaged the n best|n = 1",
-            ),
-            "first n": (
-                "import numpy as np\n\n\ndef best_of_n(rewards, gold, n):\n"
-                "    return float(gold[np.argmax(rewards[:n])])",
-                "first n responses|n = 1",
-            ),
-            "off by one": (Edit("math.comb(j, n - 1)", "math.comb(j + 1, n - 1)"), "all subsets"),
-        },
     )
 )
 
 
 # --- 11.4 ---------------------------------------------------------------------------------------
+
+
+def _tie(rewards, worth):
+    """Error in five bins when a tie in the first one is worth something."""
+    d = rewards[:, 0] - rewards[:, 1]
+    sure, right = _sigmoid(np.abs(d)), np.where(d == 0, worth, d > 0)
+    where = np.minimum((10 * (sure - 0.5)).astype(int), 4)
+    gaps = [abs((sure - right)[where == b].sum()) for b in np.unique(where)]
+    return sum(gaps) / len(d)
 
 
 def check_calibration(answer, rng):
@@ -344,6 +293,37 @@ def check_calibration(answer, rng):
             "you squared the gaps": float(share @ gaps**2),
         },
     )
+    # the lower half is all right, the upper half all wrong: wider bins would mix the two
+    for wide in (2, bins):
+        edges = 0.5 + np.arange(wide + 1) / (2 * wide)
+        middle = (edges[1:] + edges[:-1]) / 2
+        gap = np.repeat(np.log(middle / (1 - middle)), rng.integers(1, 5, size=wide))
+        mixed = np.stack([gap, 0 * gap], axis=1)
+        mixed[gap > np.log(3.0), :] = mixed[gap > np.log(3.0), ::-1]
+        expect_close(
+            answer(mixed, wide),
+            expected_calibration_error(mixed, wide),
+            property="the bins divide the range from 1/2 to 1, and there are `bins` of them",
+            hint="can the favourite of a pair have a confidence below 1/2?",
+        )
+    certain = np.array([[90.0, 0.0], [0.0, 90.0], [0.0, 90.0], [1.0, 0.0]])
+    expect_close(
+        answer(certain, 5),
+        expected_calibration_error(certain, 5),
+        property="a pair of confidence exactly 1 lies in the last bin",
+        hint="sigma(90) is 1 in floating point: in which of your bins does it lie?",
+    )
+    tied = np.array([[1.0, 1.0], [0.3, 0.3], [0.2, 0.0], [3.0, 0.0]])
+    expect_close(
+        answer(tied, 5),
+        _tie(tied, 0.0),
+        property="a pair with equal rewards lies in the first bin, and was not judged rightly",
+        hint="its confidence is exactly 1/2; (11.11) counts as right what has d > 0",
+        mistakes={
+            "a tie counts as right": lambda: _tie(tied, 1.0),
+            "a tie counts as half right, or not at all": lambda: _tie(tied, 0.5),
+        },
+    )
     few = np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.1, 0.0]])
     expect_close(
         answer(few, 10),
@@ -371,33 +351,6 @@ register(
             "of all pairs; add these up.",
         ),
         check=check_calibration,
-        wrong_answers={
-            "unweighted": (
-                Edit("inside.sum() / len(d) * gap", "gap / bins"),
-                "count the same",
-            ),
-            "signed": (
-                Edit(
-                    "abs(confidence[inside].mean() - right[inside].mean())",
-                    "(confidence[inside].mean() - right[inside].mean())",
-                ),
-                "opposite sign",
-            ),
-            "largest": (
-                Edit("error += inside.sum() / len(d) * gap", "error = max(error, gap)"),
-                "largest gap",
-            ),
-            "one bin": (
-                Edit("for b in range(bins):", "bins = 1\n    for b in range(bins):"),
-                "one bin|mean gap",
-            ),
-            "squared": (Edit("len(d) * gap", "len(d) * gap**2"), "squared"),
-            "confidence of the chosen": (Edit("-np.abs(d)", "-d"), "mean gap|chosen answer"),
-            "empty bins": (
-                Edit("if inside.any():", "if True:"),
-                "finite|empty bins|numbers",
-            ),
-        },
     )
 )
 
@@ -414,13 +367,21 @@ def check_read_rewards(answer, rng):
         ids = np.full((len(lengths), width), pad)
         mask = np.zeros((len(lengths), width), dtype=int)
         for row, n in enumerate(lengths):
-            at = 0 if side == "right" else width - n
+            at = {"the right": 0, "the left": width - n, "either side": (width - n + 1) // 2}[side]
             ids[row, at : at + n] = np.append(tokens[row][: n - 1], eos)
+            ids[row, at] = pad  # the pad token may stand in a text, too
             mask[row, at : at + n] = 1
         return ids, mask
 
     tokens = [rng.integers(5, 50, size=width) for _ in lengths]
-    for side, pad in (("right", 0), ("left", 0), ("right", eos), ("left", eos)):
+    for side, pad in (
+        ("the right", 0),
+        ("the left", 0),
+        ("the right", eos),
+        ("the left", eos),
+        ("either side", 0),
+        ("either side", eos),
+    ):
         ids, mask = batch(side, pad)
         scores = rng.normal(size=ids.shape)
         rows = np.arange(len(ids))
@@ -429,7 +390,7 @@ def check_read_rewards(answer, rng):
         expect_close(
             answer(scores, ids, mask, pad),
             scores[rows, last],
-            property=f"with padding on the {side}, by a pad token{same}, the reward is read at the "
+            property=f"with padding on {side}, by a pad token{same}, the reward is read at the "
             "last real token",
             hint="which of the arguments knows for certain where the text ends?",
             mistakes={
@@ -443,7 +404,7 @@ def check_read_rewards(answer, rng):
                 "you added the tokens up": (scores * mask).sum(axis=1),
             },
         )
-        if side == "right":
+        if side == "the right":
             alone = np.array(
                 [
                     as_array(
@@ -477,48 +438,6 @@ register(
             "The mask can. Find its last 1 in each row; padding may stand on either side.",
         ),
         check=check_read_rewards,
-        wrong_answers={
-            "unchanged": (
-                Edit(
-                    "last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)",
-                    "last = (ids != pad_id).sum(axis=1) - 1",
-                ),
-                "padding on the left is taken|one token before",
-            ),
-            "mask, right only": (
-                Edit(
-                    "last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)",
-                    "last = mask.sum(axis=1) - 1",
-                ),
-                "padding on the left is taken",
-            ),
-            "last that is no pad": (
-                Edit("mask[:, ::-1]", "(ids != pad_id)[:, ::-1]"),
-                "one token before",
-            ),
-            "last column": (
-                Edit(
-                    "last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)",
-                    "last = np.full(len(ids), -1)",
-                ),
-                "from the padding",
-            ),
-            "first token": (
-                Edit(
-                    "last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)",
-                    "last = np.argmax(mask, axis=1)",
-                ),
-                "first token",
-            ),
-            "off by one": (Edit("- 1 - np.argmax", "- 2 - np.argmax"), "one token before"),
-            "mean": (
-                Edit(
-                    "return scores[np.arange(len(ids)), last]",
-                    "return (scores * mask).sum(axis=1) / mask.sum(axis=1)",
-                ),
-                "averaged",
-            ),
-        },
     )
 )
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import as_array, expect, expect_close, expect_length
 from irlbook.posttraining.evaluation import best_of_n_gold
 
@@ -43,7 +43,7 @@ def _language(rng, responses):
 
 def check_best_of_n(answer, rng):
     p, scores = _language(rng, int(rng.integers(7, 10)))
-    for n in (2, int(rng.integers(3, 7))):
+    for n in (2, int(rng.integers(3, 7)), 1):
         want = _best_of(p, scores, n)
         level, mass, upto, below = _levels(p, scores)
         size = np.bincount(level)
@@ -101,13 +101,15 @@ def check_best_of_n(answer, rng):
         property="a fair coin never costs more than log 2, however large n is",
         hint="the limit is -log of the probability of the best score",
     )
-    never = np.append(p, 0.0)
+    # it may score highest or lowest, tie with others, or stand alone between them
+    silent = np.array([9.0, -9.0, 3.0, 1.5])
+    never = np.append(p, np.zeros(4))
     with_never = expect_length(
-        answer(never, np.append(scores, 9.0), 3), 2, hint="return two things"
+        answer(never, np.append(scores, silent), 3), 2, hint="return two things"
     )
     expect_close(
         with_never[0],
-        np.append(_best_of(p, scores, 3), 0.0),
+        np.append(_best_of(p, scores, 3), np.zeros(4)),
         what="the distribution",
         property="a response that p never gives is never the best, even with the highest score",
         hint="what is 0 / 0 in your formula?",
@@ -139,53 +141,6 @@ register(
             "responses of probability 0 have needs care before you divide.",
         ),
         check=check_best_of_n,
-        wrong_answers={
-            "bound for the KL": (
-                Edit(
-                    "kl = (pmf[some] * np.log(pmf[some] / p[some])).sum()",
-                    "kl = np.log(n) - (n - 1) / n",
-                ),
-                "returned the bound",
-            ),
-            "shared equally": (
-                Edit("p / mass *", "1 / (scores[:, None] == scores).sum(axis=1) *"),
-                "share their chance equally",
-            ),
-            "ties ignored": (
-                "import numpy as np\n\n\ndef best_of_n(p, scores, n):\n"
-                "    order = np.argsort(scores, kind='stable')\n"
-                "    upto = np.cumsum(p[order])\n"
-                "    pmf = np.empty_like(p)\n"
-                "    pmf[order] = upto**n - (upto - p[order]) ** n\n"
-                "    return pmf, float((pmf * np.log(pmf / p)).sum())",
-                "one takes it all",
-            ),
-            "each the whole": (Edit("p / mass * (", "(p > 0) * ("), "whole chance of its score"),
-            "worst of n": (
-                (Edit("scores <= s", "scores >= s"), Edit("scores < s", "scores > s")),
-                "worst of n",
-            ),
-            "density": (
-                Edit("p / mass * (upto**n - below**n)", "n * p * upto ** (n - 1)"),
-                "density of the continuous case",
-            ),
-            "not subtracted": (Edit("upto**n - below**n", "upto**n"), "forgot to subtract"),
-            "other direction": (
-                Edit(
-                    "pmf[some] * np.log(pmf[some] / p[some])",
-                    "p[some] * np.log(p[some] / pmf[some])",
-                ),
-                "other direction",
-            ),
-            "bits": (Edit("np.log(pmf", "np.log2(pmf"), "in bits"),
-            "zero over zero": (
-                (
-                    Edit("mass = np.where(upto > below, upto - below, 1.0)", "mass = upto - below"),
-                    Edit("some = pmf > 0", "some = pmf > -1"),
-                ),
-                "never gives|finite|NaN|nan",
-            ),
-        },
     )
 )
 
@@ -264,43 +219,6 @@ register(
             "Below plus half of level is the mean of F and F minus.",
         ),
         check=check_win_rate,
-        wrong_answers={
-            "bound": (
-                "def win_rate(p, scores, n):\n    return n / (n + 1)",
-                "bound n/\\(n \\+ 1\\)|n = 1|counts a tie half|all responses tie",
-            ),
-            "ties won": (Edit("(upto + below) / 2", "upto"), "ties count as won|counts a tie half"),
-            "ties lost": (
-                Edit("(upto + below) / 2", "below"),
-                "counts as lost|ties count as lost|counts a tie half",
-            ),
-            "ties left out": (
-                Edit(
-                    "float(wins @ (upto + below) / 2)",
-                    "float(wins @ below / (1 - wins @ mass))",
-                ),
-                "ties are left out|counts a tie half",
-            ),
-            "worst of n": (
-                Edit("wins = upto**n - below**n", "wins = (1 - below) ** n - (1 - upto) ** n"),
-                "worst of n plays",
-            ),
-            "both best of n": (
-                Edit("(upto + below) / 2", "(upto**n + below**n) / 2"),
-                "nobody is better",
-            ),
-            "one too many": (
-                Edit("upto**n - below**n", "upto ** (n + 1) - below ** (n + 1)"),
-                "too many|counts a tie half",
-            ),
-            "ties forgotten in F": (
-                "import numpy as np\n\n\ndef win_rate(p, scores, n):\n"
-                "    upto = np.cumsum(p[np.argsort(scores)])\n"
-                "    below = np.append(0, upto[:-1])\n"
-                "    return float((upto**n - below**n) @ (upto + below) / 2)",
-                "counts a tie half|all responses tie",
-            ),
-        },
     )
 )
 
@@ -321,7 +239,7 @@ def check_best_of_n_estimate(answer, rng):
     rewards = np.round(gold + rng.normal(size=gold.shape))  # whole numbers: many tie
     rewards[0] = [0, 2, 2, 1, 0, 1]  # at least these
     gold[0] = np.arange(6) + rng.normal(size=6)
-    for n in (2, 4):
+    for n in (2, 4, 1, k):
         values = best_of_n_gold(rewards, gold, n)
         order = np.argsort(rewards, axis=1, kind="stable")
         weights = np.array([math.comb(j, n - 1) / math.comb(k, n) for j in range(k)])
@@ -394,75 +312,6 @@ register(
             "prompts divided by the square root of how many they are.",
         ),
         check=check_best_of_n_estimate,
-        wrong_answers={
-            "with replacement": (
-                Edit(
-                    "(math.comb(u, n) - math.comb(b, n)) / math.comb(k, n)",
-                    "((u / k) ** n - (b / k) ** n)",
-                ),
-                "drawn twice",
-            ),
-            "by gold": (
-                Edit(
-                    "for r, g in zip(rewards, gold, strict=True):", "for r, g in zip(gold, gold):"
-                ),
-                "chose by gold",
-            ),
-            "reward of the chosen": (
-                Edit(
-                    "for r, g in zip(rewards, gold, strict=True):",
-                    "for r, g in zip(rewards, rewards):",
-                ),
-                "reward of the chosen",
-            ),
-            "worst of n": (
-                Edit(
-                    "for r, g in zip(rewards, gold, strict=True):",
-                    "for r, g in zip(-rewards, gold):",
-                ),
-                "worst of n",
-            ),
-            "ties to the last": (
-                "import math\n\nimport numpy as np\n\n\ndef best_of_n_estimate(rewards, gold, n):\n"
-                "    k = rewards.shape[1]\n"
-                "    w = [math.comb(j, n - 1) / math.comb(k, n) for j in range(k)]\n"
-                "    order = np.argsort(rewards, axis=1, kind='stable')\n"
-                "    values = np.take_along_axis(gold, order, axis=1) @ np.array(w)\n"
-                "    return values.mean(), values.std(ddof=1) / np.sqrt(len(values))",
-                "last takes it all",
-            ),
-            "first n": (
-                "import numpy as np\n\n\ndef best_of_n_estimate(rewards, gold, n):\n"
-                "    best = rewards[:, :n].argmax(axis=1)\n"
-                "    values = gold[np.arange(len(gold)), best]\n"
-                "    return values.mean(), values.std(ddof=1) / np.sqrt(len(values))",
-                "first n responses",
-            ),
-            "one pot": (
-                (
-                    Edit(
-                        "k = rewards.shape[1]",
-                        "rewards, gold = rewards.reshape(1, -1), gold.reshape(1, -1)\n"
-                        "    k = rewards.shape[1]",
-                    ),
-                    Edit("std(ddof=1)", "std()"),
-                ),
-                "one pot",
-            ),
-            "responses as independent": (
-                Edit(
-                    "values.std(ddof=1) / np.sqrt(len(values))",
-                    "gold.std(ddof=1) / np.sqrt(gold.size)",
-                ),
-                "responses to be independent",
-            ),
-            "divided by all": (
-                Edit("np.sqrt(len(values))", "np.sqrt(gold.size)"),
-                "number of responses, not of prompts",
-            ),
-            "spread": (Edit(" / np.sqrt(len(values))", ""), "not yet that of their mean"),
-            "ddof": (Edit("std(ddof=1)", "std()"), "not P - 1"),
-        },
     )
 )
 
@@ -543,58 +392,13 @@ register(
         importance=3,
         goal="You can write a ranking loss that compares responses of any length.",
         hints=(
-            "Start with one number a response: its log-probability for each of its tokens.",
+            "Start with one number per response: its log-probability for each of its tokens.",
             "Compare all with all: an array (P, k, k) of differences, and one of the same shape "
             "that says where the reward wants the opposite order.",
             "Cut the differences at 0, sum over the wrong pairs, and add minus the log-probability "
             "(the whole sum) of the response with the highest reward.",
         ),
         check=check_rrhf,
-        wrong_answers={
-            "sums": (Edit("p = logps / lengths", "p = logps"), "ranks lengths"),
-            "argmin": (Edit("rewards.argmax", "rewards.argmin"), "on the worst"),
-            "no SFT": (
-                Edit("return ranking - logps[rows, best]", "return ranking"),
-                "SFT on the best response is missing",
-            ),
-            "no ranking": (
-                Edit("return ranking -", "return 0 * ranking -"),
-                "the ranking is missing",
-            ),
-            "SFT per token": (
-                Edit("logps[rows, best]", "p[rows, best]"),
-                "SFT is divided by the length",
-            ),
-            "order": (
-                Edit("rewards[:, :, None] < rewards", "rewards[:, :, None] > rewards"),
-                "right order are punished",
-            ),
-            "ties": (
-                Edit("rewards[:, :, None] < rewards", "rewards[:, :, None] <= rewards"),
-                "tie count as a pair",
-            ),
-            "no hinge": (
-                Edit(
-                    "np.maximum(p[:, :, None] - p[:, None, :], 0)", "p[:, :, None] - p[:, None, :]"
-                ),
-                "no hinge",
-            ),
-            "mean": (
-                Edit(
-                    "(excess * wrong).sum(axis=(1, 2))",
-                    "(excess * wrong).sum(axis=(1, 2)) / wrong.sum(axis=(1, 2))",
-                ),
-                "mean over pairs",
-            ),
-            "sign": (Edit("ranking - logps", "ranking + logps"), "wrong sign"),
-            "margins weighted": (
-                Edit(
-                    "excess * wrong",
-                    "excess * np.maximum(rewards[:, None, :] - rewards[:, :, None], 0)",
-                ),
-                "hinge over all pairs",
-            ),
-        },
     )
 )
 
@@ -666,50 +470,6 @@ register(
             "may have no mass at all: divide only where there is some.",
         ),
         check=check_raft_rounds,
-        wrong_answers={
-            "k times r": (
-                "import numpy as np\n\n\ndef raft_rounds(p, scores, k, rounds, skip):\n"
-                "    n = k * rounds\n"
-                "    names, level = np.unique(scores, return_inverse=True)\n"
-                "    mass = np.bincount(level, weights=p)\n"
-                "    upto = np.cumsum(mass)\n"
-                "    return p * ((upto**n - (upto - mass) ** n) / mass)[level]",
-                "rounds are added",
-            ),
-            "one round": (Edit("range(rounds)", "range(1)"), "only one round"),
-            "worst": (
-                Edit("np.unique(scores,", "np.unique(-scores,"),
-                "worst of k",
-            ),
-            "not skipped": (Edit("if skip:", "if False:"), "were not skipped"),
-            "not renormalised": (
-                Edit("(wins - mass**k) / (1 - (mass**k).sum())", "wins - mass**k"),
-                "sum is below 1",
-            ),
-            "normalised by hand, not skipped": (
-                Edit("(wins - mass**k) / (1 - (mass**k).sum())", "wins / wins.sum()"),
-                "were not skipped",
-            ),
-            "always skipped": (Edit("if skip:", "if True:"), "every group fitted"),
-            "shared equally": (
-                Edit("p = p * share[level]", "p = (share * mass / np.bincount(level))[level]"),
-                "every group fitted",
-            ),
-            "ties under the start": (
-                (
-                    Edit(
-                        "for _ in range(rounds):",
-                        "start = np.unique(scores, return_inverse=True)[1]\n"
-                        "    first = np.bincount(start, weights=p)\n    for _ in range(rounds):",
-                    ),
-                    Edit(
-                        "(wins - mass**k) / (1 - (mass**k).sum())",
-                        "(wins - first**k) / (1 - (first**k).sum())",
-                    ),
-                ),
-                "second round",
-            ),
-        },
     )
 )
 
@@ -765,11 +525,35 @@ def check_keep(answer, rng):
         property="a response that was cut is never fitted; the best of those that ended is",
         hint="what does a policy learn from a text without its end token?",
     )
+    alone = int(rng.integers(k))
+    ended[1] = np.arange(k) == alone
+    expect(
+        kept(rewards, ended) == [(i, alone if i == 1 else int(second[i])) for i in range(prompts)],
+        property="a prompt of which a single response ended keeps that one",
+        hint="the prompt has rewards that differ, and something to be fitted",
+    )
     ended[1] = False
     expect(
         kept(rewards, ended) == [(i, int(second[i])) for i in range(prompts) if i != 1],
         property="a prompt none of whose responses ended is skipped",
         hint="what does argmax return where every candidate is excluded?",
+    )
+    # whether a prompt teaches is asked of all its rewards, as they came
+    flat, ended = rewards.copy(), all_ended.copy()
+    row, cut = int(rng.integers(prompts)), int(rng.integers(k))
+    flat[row] = flat[row, 0]
+    ended[row, cut] = False
+    expect(
+        kept(flat, ended) == [(i, int(best[i])) for i in range(prompts) if i != row],
+        property="a prompt whose rewards are all equal is skipped, also where one of them was cut",
+        hint="a reward that your code has put in the place of a cut response is no reward",
+    )
+    flat[row, cut] -= 1.0
+    first = int(np.where(ended, flat, -np.inf)[row].argmax())
+    expect(
+        kept(flat, ended) == [(i, first if i == row else int(best[i])) for i in range(prompts)],
+        property="a prompt whose rewards differ is kept, also where only the cut one differs",
+        hint="the text asks whether all rewards are equal; a cut response has a reward, too",
     )
 
 
@@ -789,60 +573,12 @@ register(
             "from which prompts?",
             "Give three samples of a prompt the reward 0.1 and print the standard deviation. And "
             "what is the second argument of the function for?",
-            "Compare largest with smallest instead. For the other fault, let a cut response have "
-            "the lowest possible reward before you choose; mind prompts without any that ended.",
+            "Compare largest with smallest instead, of all rewards as they came. For the other "
+            "fault, "
+            "let a cut response have the lowest possible reward only where you choose; mind "
+            "prompts without any that ended.",
         ),
         check=check_keep,
-        wrong_answers={
-            "unchanged": (
-                (
-                    Edit(
-                        "(rewards.max(axis=1) > rewards.min(axis=1)) & ended.any(axis=1)",
-                        "rewards.std(axis=1) > 0",
-                    ),
-                    Edit("np.where(ended, rewards, -np.inf)", "rewards"),
-                ),
-                "all equal is skipped",
-            ),
-            "threshold": (
-                Edit("rewards.max(axis=1) > rewards.min(axis=1)", "rewards.std(axis=1) > 1e-6"),
-                "very little do differ",
-            ),
-            "only the first fault": (
-                Edit("np.where(ended, rewards, -np.inf)", "rewards"),
-                "cut is never fitted",
-            ),
-            "only the second fault": (
-                Edit("rewards.max(axis=1) > rewards.min(axis=1)", "rewards.std(axis=1) > 0"),
-                "all equal is skipped",
-            ),
-            "prompt dropped where the best was cut": (
-                (
-                    Edit(
-                        "ended.any(axis=1)",
-                        "ended[np.arange(len(rewards)), rewards.argmax(axis=1)]",
-                    ),
-                    Edit("np.where(ended, rewards, -np.inf)", "rewards"),
-                ),
-                "the best of those that ended",
-            ),
-            "prompt dropped where any was cut": (
-                Edit("ended.any(axis=1)", "ended.all(axis=1)"),
-                "the best of those that ended",
-            ),
-            "no ended at all": (Edit(" & ended.any(axis=1)", ""), "none of whose responses ended"),
-            "worst": (
-                Edit(
-                    "np.where(ended, rewards, -np.inf).argmax",
-                    "np.where(ended, rewards, np.inf).argmin",
-                ),
-                "the best response is kept",
-            ),
-            "cut scores zero": (
-                Edit("np.where(ended, rewards, -np.inf)", "np.where(ended, rewards, 0.0)"),
-                "the best of those that ended",
-            ),
-        },
     )
 )
 

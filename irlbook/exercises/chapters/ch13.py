@@ -6,7 +6,7 @@ from itertools import combinations, product
 
 import numpy as np
 
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import as_array, expect, expect_close, expect_length
 
 # --- 13.1 ---------------------------------------------------------------------------------------
@@ -48,6 +48,13 @@ def check_rloo_advantage(answer, rng):
     mass = p[pairs].prod(axis=1)
     a = as_array(answer(r[pairs]), (len(pairs), 2), what="the advantage of many pairs")
     score = np.eye(n) - p  # of response y in the logits
+    expect_close(
+        a,
+        r[pairs] - r[pairs][:, ::-1],
+        what="the advantage of pairs",
+        property="in a pair each response is compared with the other one",
+        hint="k = 2: how many others are there?",
+    )
     got = np.einsum("t,ti,tid->d", mass, a, score[pairs]) / 2
     expect_close(
         got,
@@ -74,41 +81,8 @@ register(
             "It is also a multiple of (reward - mean of its row). Which one? Try k = 2.",
         ),
         check=check_rloo_advantage,
-        wrong_answers={
-            "own sample included": (
-                Edit("(rewards.sum(axis=1, keepdims=True) - rewards) / (k - 1)",
-                     "rewards.mean(axis=1, keepdims=True)"),
-                "holds the response itself",
-            ),
-            "factor turned": (
-                Edit("return rewards - others",
-                     "return (k - 1) / k * (rewards - rewards.mean(axis=1, keepdims=True))"),
-                "factor is turned",
-            ),
-            "leak over prompts": (
-                Edit("return rewards - others", "return rewards - rewards.mean()"),
-                "mixes the prompts",
-            ),
-            "all others of the batch": (
-                Edit("return rewards - others",
-                     "return rewards - (rewards.sum() - rewards) / (rewards.size - 1)"),
-                "of every prompt",
-            ),
-            "wrong axis": (
-                Edit("return rewards - others", "return rewards - rewards.mean(axis=0)"),
-                "over prompts",
-            ),
-            "sign": (Edit("return rewards - others", "return others - rewards"), "sign is turned"),
-            "standardised": (
-                Edit("return rewards - others",
-                     "c = rewards - rewards.mean(axis=1, keepdims=True)\n"
-                     "    return c / rewards.std(axis=1, keepdims=True, ddof=1)"),
-                "standard deviation",
-            ),
-            "sum": (Edit(" / (k - 1)", ""), "a sum, not a mean"),
-        },
     )
-)  # fmt: skip
+)
 
 
 # --- 13.2 ---------------------------------------------------------------------------------------
@@ -174,6 +148,13 @@ def check_grpo_advantage(answer, rng):
             property="a constant group leaves the other groups alone",
             hint="handle it by rows",
         )
+    two = rng.normal(size=(prompts, 2))
+    expect_close(
+        answer(two, True),
+        np.sign(two - two[:, ::-1]) / np.sqrt(2),
+        property="in a group of two the better one gets 1 / sqrt(2), the other minus that",
+        hint="with k = 2 the divisor k - 1 is 1",
+    )
     small = 1e-9 * rng.normal(size=(prompts, k))
     expect_close(
         answer(small, True),
@@ -200,53 +181,8 @@ register(
             "Put 0 over 1 into such rows before you divide: nothing else needs a special case.",
         ),
         check=check_grpo_advantage,
-        wrong_answers={
-            "divisor k": (Edit("ddof=1", "ddof=0"), "divides by k"),
-            "variance": (Edit("rewards.std(", "rewards.var("), "variance"),
-            "batch statistics": (
-                Edit("rewards.std(axis=1, keepdims=True, ddof=1)", "rewards.std(ddof=1)"),
-                "whole batch",
-            ),
-            "no mean": (
-                Edit("rewards - rewards.mean(axis=1, keepdims=True)", "rewards * 1.0"),
-                "not subtracted",
-            ),
-            "NaN": (
-                Edit("constant = rewards.max(axis=1, keepdims=True) == "
-                     "rewards.min(axis=1, keepdims=True)",
-                     "constant = np.zeros((len(rewards), 1), dtype=bool)\n"
-                     "    np.seterr(all='ignore')"),
-                "not a number|finite|NaN|exactly 0",
-            ),
-            "zero standard deviation": (
-                Edit("constant = rewards.max(axis=1, keepdims=True) == "
-                     "rewards.min(axis=1, keepdims=True)",
-                     "constant = rewards.std(axis=1, keepdims=True, ddof=1) == 0"),
-                "exactly 0",
-            ),
-            "added number": (
-                Edit("np.where(constant, 1.0, spread)", "(spread + 1e-4)"),
-                "small number is added",
-            ),
-            "tiny added number": (
-                Edit("np.where(constant, 1.0, spread)", "(spread + 1e-10)"),
-                "unit of the reward",
-            ),
-            "threshold": (
-                Edit("constant = rewards.max(axis=1, keepdims=True) == "
-                     "rewards.min(axis=1, keepdims=True)",
-                     "constant = rewards.std(axis=1, keepdims=True, ddof=1) < 1e-6"),
-                "unit of the reward",
-            ),
-            "RLOO": (
-                Edit("return centred\n", "return centred * rewards.shape[1]"
-                     " / (rewards.shape[1] - 1)\n"),
-                "that is RLOO",
-            ),
-            "always scaled": (Edit("if not scale:", "if False:"), "scaled all the same"),
-        },
     )
-)  # fmt: skip
+)
 
 
 # --- 13.3 ---------------------------------------------------------------------------------------
@@ -261,9 +197,9 @@ def check_clipped_tokens(answer, rng):
     change = []
     for n in lengths:  # every case for each sign of the advantage
         cases = [
-            np.log1p(high) + rng.uniform(0.1, 0.5),
-            np.log1p(-low) - rng.uniform(0.1, 0.5),
-            np.log1p((low + high) / 2),
+            np.log1p(high) + rng.uniform(0.01, 0.05),  # just outside: the border is where it is
+            np.log1p(-low) - rng.uniform(0.01, 0.05),
+            np.log1p(high) - rng.uniform(0.01, 0.05),  # above low, and inside
             0.8 * rng.uniform(np.log1p(-low), np.log1p(low)),
         ]
         rest = rng.uniform(np.log1p(-low), np.log1p(low), size=n - 4)
@@ -360,48 +296,8 @@ register(
             "below 1 - clip_low; elsewhere d/dx exp(x - old) = the ratio.",
         ),
         check=check_clipped_tokens,
-        wrong_answers={
-            "maximum": (Edit("np.minimum(", "np.maximum("), "larger of the two"),
-            "clipped only": (
-                Edit("np.minimum(ratio * a, np.clip(ratio, 1 - clip_low, 1 + clip_high) * a)",
-                     "(np.clip(ratio, 1 - clip_low, 1 + clip_high) * a)"),
-                "without the minimum",
-            ),
-            "no clip": (
-                Edit("np.minimum(ratio * a, np.clip(ratio, 1 - clip_low, 1 + clip_high) * a)",
-                     "(ratio * a)"),
-                "nothing is clipped",
-            ),
-            "gain": (Edit("losses = -np", "losses = np"), "gain, not a loss"),
-            "symmetric": (
-                Edit("1 - clip_low, 1 + clip_high", "1 - clip_low, 1 + clip_low"),
-                "by clip_low",
-            ),
-            "upside down": (Edit("np.exp(logps - old_logps)", "np.exp(old_logps - logps)"),
-                            "upside down"),
-            "tiled": (Edit("np.repeat(advantages, lengths)",
-                           "np.resize(advantages, len(logps))"), "own response"),
-            "log ratio": (Edit("np.exp(logps - old_logps)", "(logps - old_logps)"),
-                          "difference of logs"),
-            "stopped on both sides": (
-                Edit("stopped = np.where(a > 0, ratio > 1 + clip_high, ratio < 1 - clip_low)",
-                     "stopped = (ratio > 1 + clip_high) | (ratio < 1 - clip_low)"),
-                "on either side",
-            ),
-            "never stopped": (Edit("np.where(stopped, 0.0, -ratio * a)", "-ratio * a"),
-                              "never stopped"),
-            "no ratio in the slope": (
-                Edit("np.where(stopped, 0.0, -ratio * a)", "np.where(stopped, 0.0, -a)"),
-                "ratio is missing",
-            ),
-            "wrong side": (
-                Edit("np.where(a > 0, ratio > 1 + clip_high, ratio < 1 - clip_low)",
-                     "np.where(a > 0, ratio < 1 - clip_low, ratio > 1 + clip_high)"),
-                "wrong sign of the advantage",
-            ),
-        },
     )
-)  # fmt: skip
+)
 
 
 # --- 13.4 ---------------------------------------------------------------------------------------
@@ -483,31 +379,8 @@ register(
             "minus 1, minus its log. Which quotient does the code call `ratio`?",
         ),
         check=check_kl_estimates,
-        wrong_answers={
-            "the bug": (Edit("reference_logps - policy_logps", "policy_logps - reference_logps"),
-                        "points the other way"),
-            "k1 alone mended": (
-                (Edit("reference_logps - policy_logps", "policy_logps - reference_logps"),
-                 Edit("k1 = -log_ratio", "k1 = log_ratio")),
-                "chi-square",
-            ),
-            "k3 alone mended": (Edit("k1 = -log_ratio", "k1 = log_ratio"),
-                                "points the other way"),
-            "absolute value": (Edit("k1 = -log_ratio", "k1 = abs(log_ratio)"), "absolute value"),
-            "no half": (Edit("log_ratio**2 / 2", "log_ratio**2"), "half is missing"),
-            "log term": (Edit("ratio - 1 - log_ratio", "ratio - 1 + log_ratio"),
-                         "log term has the wrong sign"),
-            "no minus one": (Edit("ratio - 1 - log_ratio", "ratio - log_ratio"),
-                             "-1 is missing"),
-            "half mended k3": (Edit("ratio - 1 - log_ratio", "1 / ratio - 1 - log_ratio"),
-                               "in one term only"),
-            "k3 is k1": (Edit("ratio - 1 - log_ratio", "-log_ratio"), "added something|samples"),
-            "mean": (Edit("return k1, k2, k3",
-                          "return k1.mean() + 0 * k1, k2.mean() + 0 * k2, k3.mean() + 0 * k3"),
-                     "mean of k1"),
-        },
     )
-)  # fmt: skip
+)
 
 
 # --- 13.5 ---------------------------------------------------------------------------------------
@@ -631,45 +504,8 @@ register(
             "The surprise of token t is r_t + discount V_{t+1} - V_t, and V behind the last is 0.",
         ),
         check=check_token_gae,
-        wrong_answers={
-            "next response's value": (
-                Edit("following = values[t + 1] if t + 1 < end else 0.0",
-                     "following = values[t + 1] if t + 1 < len(values) else 0.0"),
-                "that of the next response",
-            ),
-            "sum runs on": (
-                (Edit("        running = 0.0\n        for t", "        for t"),
-                 Edit("    advantages = np.zeros(len(values))\n",
-                      "    advantages = np.zeros(len(values))\n    running = 0.0\n"),
-                 Edit("for start, end in bounds:", "for start, end in reversed(bounds):")),
-                "over the end of a response",
-            ),
-            "one long response": (
-                Edit("bounds = list(zip(ends - lengths, ends, strict=True))",
-                     "bounds = [(0, len(values))]"),
-                "not told apart",
-            ),
-            "no lambda": (Edit("discount * lam * running", "discount * running"),
-                          "lambda is missing"),
-            "no discount in the sum": (Edit("discount * lam * running", "lam * running"),
-                                       "missing from the sum"),
-            "no discount in the surprise": (Edit("discount * following", "following"),
-                                            "missing from the surprise"),
-            "returns to go": (
-                Edit("rewards[t] + discount * following - values[t] + discount * lam * running",
-                     "rewards[t] + discount * running"),
-                "returns to go",
-            ),
-            "forwards": (Edit("range(end - 1, start - 1, -1)", "range(start, end)"),
-                         "forwards in time"),
-            "targets are advantages": (Edit("return advantages, advantages + values",
-                                            "return advantages, advantages + 0 * values"),
-                                       "these are the advantages"),
-            "targets minus values": (Edit("advantages, advantages + values",
-                                          "advantages, advantages - values"), "taken off"),
-        },
     )
-)  # fmt: skip
+)
 
 
 # --- 13.6 ---------------------------------------------------------------------------------------
@@ -778,45 +614,8 @@ register(
             "of the counts. Divide after the loop.",
         ),
         check=check_batch_loss,
-        wrong_answers={
-            "mean of parts, sequence": (
-                Edit("return means / responses",
-                     "return np.mean([(np.add.reduceat(x, n.cumsum() - n) / n).mean() "
-                     "for x, n in micro_batches])"),
-                "response in a small part",
-            ),
-            "mean of parts, token": (
-                Edit("return total / tokens",
-                     "return np.mean([x.mean() for x, _ in micro_batches])"),
-                "token in a small part",
-            ),
-            "mean of parts, constant": (
-                Edit("return total / (responses * constant)",
-                     "return np.mean([x.sum() / (len(n) * constant) for x, n in micro_batches])"),
-                "response in a small part",
-            ),
-            "sum of parts, constant": (
-                Edit("return total / (responses * constant)",
-                     "return sum(x.sum() / (len(n) * constant) for x, n in micro_batches)"),
-                "own responses",
-            ),
-            "sequence by token": (Edit("return means / responses", "return total / tokens"),
-                                  "rule 'token'"),
-            "token by sequence": (Edit("return total / tokens", "return means / responses"),
-                                  "rule 'sequence'"),
-            "no mean over tokens": (Edit("return means / responses", "return total / responses"),
-                                    "summed, not averaged"),
-            "token by responses": (Edit("return total / tokens", "return total / responses"),
-                                   "number of responses"),
-            "constant alone": (Edit("total / (responses * constant)", "total / constant"),
-                               "number of responses is missing"),
-            "no constant": (Edit("total / (responses * constant)", "total / responses"),
-                            "constant is missing"),
-            "divided by parts": (Edit("return means / responses",
-                                      "return means / len(micro_batches)"), "number of parts"),
-        },
     )
-)  # fmt: skip
+)
 
 
 # --- 13.7 ---------------------------------------------------------------------------------------
@@ -902,9 +701,11 @@ def check_policy_step(answer, rng):
     mistakes |= {
         "the sign is turned: this step makes the reward smaller": -want,
         "the KL is added to the reward, not taken off": lambda: _step(case, kl=-1.0),
-        "the KL is missing": lambda: _step(case, kl=0.0),
+        "the KL is missing, or the same for all responses of a prompt": lambda: _step(case, kl=0.0),
         "each response is averaged over its tokens": lambda: _step(case, lengths_mean=True),
         "the baseline mixes the prompts": lambda: _step(case, leak=True),
+        "the loss is summed, not averaged over responses": want * rows,
+        "the baseline is the group's mean, the own reward in it": want * (k - 1) / k,
     }
     expect_close(
         answer(*case),
@@ -912,7 +713,7 @@ def check_policy_step(answer, rng):
         what="the gradient",
         property="the step is RLOO's with the KL in the reward: at the sampler's temperature, "
         "over all tokens of a response, with a reward that is a plain number",
-        hint="there are four bugs; read line by line and ask what each line stands for",
+        hint="read line by line and ask what each line stands for",
         mistakes=mistakes,
     )
 
@@ -936,44 +737,8 @@ register(
             "does torch call that?",
         ),
         check=check_policy_step,
-        wrong_answers={
-            "the bugs": (
-                (Edit("logits / temperature, dim=2", "logits, dim=2"),
-                 Edit("mask = torch.arange(ids.shape[1]) < lengths[:, None]",
-                      "mask = ids != end_id"),
-                 Edit("kl.detach()", "kl"),
-                 Edit("(score.sum(dim=1, keepdim=True) - score)",
-                      "score.sum(dim=1, keepdim=True)")),
-                "temperature 1; the end token.*; a gradient.*; the baseline",
-            ),
-            "temperature left": (Edit("logits / temperature, dim=2", "logits, dim=2"),
-                                 r"as if the log-probabilities are scored at temperature 1\n"),
-            "end token left": (
-                Edit("mask = torch.arange(ids.shape[1]) < lengths[:, None]",
-                     "mask = ids != end_id"),
-                "as if the end token is not counted",
-            ),
-            "detach left": (Edit("kl.detach()", "kl"), "as if a gradient flows"),
-            "baseline left": (
-                Edit("(score.sum(dim=1, keepdim=True) - score)", "score.sum(dim=1, keepdim=True)"),
-                "as if the baseline holds",
-            ),
-            "two left": (
-                (Edit("kl.detach()", "kl"),
-                 Edit("logits / temperature, dim=2", "logits, dim=2")),
-                "temperature 1; a gradient",
-            ),
-            "sign": (Edit("loss = -(", "loss = ("), "sign is turned"),
-            "KL added": (Edit("rewards - beta * kl", "rewards + beta * kl"), "added to the reward"),
-            "token mean": (Edit("* total).mean()", "* total / mask.sum(dim=1)).mean()"),
-                           "averaged over its tokens"),
-            "leak over prompts": (
-                Edit("(score.sum(dim=1, keepdim=True) - score) / (k - 1)", "score.mean()"),
-                "mixes the prompts",
-            ),
-        },
     )
-)  # fmt: skip
+)
 
 
 # --- 13.8 ---------------------------------------------------------------------------------------

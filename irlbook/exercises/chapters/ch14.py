@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import as_array, expect, expect_close, expect_length, expect_type
 
 
@@ -28,6 +28,8 @@ def check_dpo_losses(answer, rng):
     lengths = rng.integers(2, tokens + 1, size=(pairs, 2))
     lengths[0] = (2, tokens - 1)  # unequal at least once
     mask = np.arange(tokens) < lengths[:, :, None]
+    mask[1::2] = mask[1::2, :, ::-1]  # some pairs are padded on the left
+    mask[-1, :, 1] ^= True  # ... and the last has holes
 
     def h(pi=policy, ref=reference, use=mask, scale=beta, mean=False):
         ratio = np.where(use, pi - ref, 0.0).sum(axis=2)
@@ -44,6 +46,9 @@ def check_dpo_losses(answer, rng):
         mistakes={
             "the minus sign is missing: this falls as the policy gets worse": -want,
             "chosen and rejected are exchanged": -_log_sigmoid(-h()),
+            "you took as many tokens from the left as the mask counts; padding may stand there": (
+                -_log_sigmoid(h(use=np.arange(tokens) < mask.sum(axis=2)[:, :, None]))
+            ),
             "you averaged over the tokens": -_log_sigmoid(h(mean=True)),
             "padding is counted": -_log_sigmoid(h(use=everything)),
             "the reference is missing": -_log_sigmoid(h(ref=nothing)),
@@ -59,15 +64,25 @@ def check_dpo_losses(answer, rng):
         property="where policy and reference agree, every pair costs log 2",
         hint="what is h there?",
     )
-    padded = np.where(mask, policy, -np.inf), np.where(mask, reference, -np.inf)
-    expect_close(
-        as_array(answer(*padded, mask, beta), (pairs,), what="the loss with -inf in the padding"),
-        want,
-        property="what stands in the padding does not matter",
-        hint="-inf minus -inf, or -inf times 0, is not a number: choose before you subtract",
-    )
+    for junk in (-np.inf, 0.0, np.nan):
+        for ours, theirs in ((junk, junk), (junk, -1.0), (-2.0, junk)):
+            got = answer(
+                np.where(mask, policy, ours), np.where(mask, reference, theirs), mask, beta
+            )
+            expect(
+                not (isinstance(got, np.ndarray) and got.dtype.kind == "f" and np.isnan(got).any()),
+                property="what stands in the padding does not matter",
+                hint="-inf minus -inf, or -inf times 0, is not a number: choose before you add up",
+                detail="the loss holds NaN",
+            )
+            expect_close(
+                got,
+                want,
+                property="what stands in the padding does not matter",
+                hint="change a padded entry of each argument by hand: what moves?",
+            )
     far = policy.copy()
-    far[:, 0, 0] -= 8000.0
+    far[:, 0] -= 8000.0
     got = as_array(answer(far, reference, mask, beta), (pairs,), what="the loss of a hopeless pair")
     expect_close(
         got,
@@ -95,57 +110,6 @@ register(
             "its arguments is 0.",
         ),
         check=check_dpo_losses,
-        wrong_answers={
-            "no minus": (Edit("np.logaddexp(0.0, -h)", "-np.logaddexp(0.0, -h)"), "minus sign"),
-            "exchanged": (
-                Edit("implicit[:, 0] - implicit[:, 1]", "implicit[:, 1] - implicit[:, 0]"),
-                "exchanged",
-            ),
-            "mean over tokens": (
-                Edit("ratio.sum(axis=2)", "ratio.sum(axis=2) / mask.sum(axis=2)"),
-                "averaged over the tokens",
-            ),
-            "padding counted": (
-                (
-                    Edit("np.where(mask, policy_logp, 0.0)", "policy_logp"),
-                    Edit("np.where(mask, reference_logp, 0.0)", "reference_logp"),
-                ),
-                "padding is counted",
-            ),
-            "no reference": (
-                Edit("- np.where(mask, reference_logp, 0.0)", "- 0.0"),
-                "reference is missing",
-            ),
-            "beta divides": (
-                Edit("beta * ratio.sum(axis=2)", "ratio.sum(axis=2) / beta"),
-                "beta divides",
-            ),
-            "beta outside": (
-                (
-                    Edit("beta * ratio", "ratio"),
-                    Edit("np.logaddexp(0.0, -h)", "beta * np.logaddexp(0.0, -h)"),
-                ),
-                "in front of the loss",
-            ),
-            "one number": (
-                Edit("return np.logaddexp(0.0, -h)", "return 0 * h + np.logaddexp(0.0, -h).mean()"),
-                "averaged over the pairs",
-            ),
-            "overflow": (
-                Edit(
-                    "return np.logaddexp(0.0, -h)",
-                    "with np.errstate(all='ignore'):\n        return -np.log(1 / (1 + np.exp(-h)))",
-                ),
-                "hopeless|finite",
-            ),
-            "mask by multiplication": (
-                Edit(
-                    "np.where(mask, policy_logp, 0.0) - np.where(mask, reference_logp, 0.0)",
-                    "mask * (policy_logp - reference_logp)",
-                ),
-                "padding",
-            ),
-        },
     )
 )
 
@@ -155,7 +119,10 @@ register(
 
 def check_mended_box(answer, rng):
     n = int(rng.integers(4, 7))
-    reward, b = rng.normal(size=n), float(rng.uniform(1.8, 3.5))
+    reward, b = (
+        rng.normal(size=n),
+        float(rng.uniform(0.3, 0.6)),
+    )
     log_reference = np.log(rng.dirichlet(np.full(n, 2.0)))
     log_policy = np.log(rng.dirichlet(np.full(n, 2.0)))
     wins = rng.integers(0, 9, size=(n, n)).astype(float)
@@ -220,7 +187,8 @@ def check_mended_box(answer, rng):
             "who wins and who loses is exchanged": -(wins.T * log_p).sum() / wins.sum(),
         },
     )
-    # Consistent: the optimum's own choices are those of the reward.
+    # Consistent: the optimum's own choices are those of the reward (here for a b above 1).
+    b = float(rng.uniform(1.8, 3.5))
     best = tilt(b, log_reference)
     got = expect_length(answer(reward, log_reference, b, best, wins), 3, hint="return three things")
     expect_close(
@@ -235,7 +203,7 @@ def check_mended_box(answer, rng):
 register(
     Exercise(
         id="14.2",
-        title="The survey's DPO box, mended",
+        title="The survey's DPO box, corrected",
         function="mended_box",
         points=4,
         difficulty=3,
@@ -249,44 +217,6 @@ register(
             "by the number of choices, and think about the sign.",
         ),
         check=check_mended_box,
-        wrong_answers={
-            "survey line 1": (
-                Edit("scores = log_reference + b * reward", "scores = b * reward"),
-                "reference is missing, as in the survey",
-            ),
-            "survey line 3": (
-                Edit("(log_policy - log_reference) / b", "(log_policy - log_reference) * b"),
-                "third line",
-            ),
-            "b divides": (Edit("b * reward", "reward / b"), "b divides"),
-            "no minus": (Edit("loss = -(", "loss = ("), "minus sign is missing"),
-            "not normalised": (
-                Edit("scores - np.logaddexp.reduce(scores)", "scores"),
-                "not normalised",
-            ),
-            "no reference in the ratio": (
-                Edit("(log_policy - log_reference) / b", "log_policy / b"),
-                "reference is missing",
-            ),
-            "exchanged": (
-                Edit(
-                    "implicit[:, None] - implicit[None, :]", "implicit[None, :] - implicit[:, None]"
-                ),
-                "exchanged",
-            ),
-            "from the reward": (
-                Edit("implicit = (log_policy - log_reference) / b", "implicit = reward"),
-                "speak for itself",
-            ),
-            "sum": (Edit(" / wins.sum()", ""), "a sum, not a mean"),
-            "mean of cells": (
-                Edit(
-                    "(wins * log_probabilities).sum() / wins.sum()",
-                    "(wins * log_probabilities).mean()",
-                ),
-                "cells",
-            ),
-        },
     )
 )
 
@@ -360,27 +290,55 @@ def check_contented_h(answer, rng):
             },
         )
     epsilon = float(rng.uniform(0.1, 0.2))
+    p = float(rng.uniform(0.55, 0.8))
+    for loss, right in (("dpo", np.log(p / (1 - p))), ("ipo", p - 0.5)):
+        expect_close(
+            answer(loss, p, epsilon),
+            float(right),
+            property=f"epsilon changes nothing in {loss!r}, which assumes no flips",
+            hint="which of the four losses hold an epsilon?",
+        )
+    for loss in ("conservative", "robust"):
+        expect_close(
+            answer(loss, p),
+            float(np.log(p / (1 - p))),
+            property=f"without flips (epsilon = 0) {loss!r} rests where DPO does",
+            hint="put epsilon = 0 in",
+        )
+    for p in (0.0, 1.0):
+        got = as_array(answer("ipo", p, 0.0), (), what="h", finite=False)
+        expect(
+            np.isclose(got, p - 0.5),
+            property="IPO is content at a finite h even with a pair that always wins or loses",
+            hint="its loss is a parabola",
+        )
     for loss, p, want in (
         ("dpo", 1.0, np.inf),
+        ("conservative", 1.0, np.inf),
+        ("conservative", 0.0, -np.inf),
+        ("robust", 1.0, np.inf),
+        ("robust", 0.0, -np.inf),
         ("dpo", 0.0, -np.inf),
         ("robust", 1.0 - epsilon / 2, np.inf),
         ("robust", epsilon / 2, -np.inf),
     ):
+        flips = 0.0 if loss == "conservative" else epsilon  # without flips it falls for ever, too
         got = expect_type(
-            answer(loss, p, epsilon), (int, float, np.floating), hint="return one number, a float"
+            answer(loss, p, flips), (int, float, np.floating), hint="return one number, a float"
         )
         expect(
             got == want,
-            property="where a loss falls for ever the answer is infinite, with the right sign",
+            property="where a loss falls without end the answer is infinite, with the right sign",
             hint="what share would the clean labels have? It cannot lie outside 0 and 1",
-            detail=f"{loss}, p = {p:.3f}, epsilon = {epsilon:.3f}",
+            detail=f"{loss}, p = {p:.3f}, epsilon = {flips:.3f}",
         )
-    expect_close(
-        answer("conservative", 1.0, epsilon),
-        float(np.log((1 - epsilon) / epsilon)),
-        property="conservative DPO is content even with a pair that always wins",
-        hint="which share does it see when every label agrees?",
-    )
+    for p, sign in ((1.0, 1.0), (0.0, -1.0)):
+        got = as_array(answer("conservative", p, epsilon), (), what="h", finite=False)
+        expect(
+            np.isclose(got, sign * np.log((1 - epsilon) / epsilon)),
+            property="conservative DPO is content even with a pair that always wins or loses",
+            hint="which share does it see when every label agrees?",
+        )
 
 
 register(
@@ -400,41 +358,6 @@ register(
             "A share at or beyond 0 or 1 has no finite log-odds. IPO is a mean of two targets.",
         ),
         check=check_contented_h,
-        wrong_answers={
-            "share for log-odds": (
-                Edit("float(np.log(p) - np.log1p(-p))", "float(p)"),
-                "share itself",
-            ),
-            "sign": (
-                Edit("np.log(p) - np.log1p(-p)", "np.log1p(-p) - np.log(p)"),
-                "sign is turned",
-            ),
-            "odds": (Edit("float(np.log(p) - np.log1p(-p))", "float(p / (1 - p))"), "the odds"),
-            "ipo for a sure pair": (
-                Edit("return p - 0.5", "return 0.5 if p > 0.5 else -0.5"),
-                "always wins|half a unit",
-            ),
-            "ipo doubled": (Edit("return p - 0.5", "return 2 * p - 1"), "twice"),
-            "no epsilon": (
-                Edit("p = (1 - epsilon) * p + epsilon * (1 - p)", "pass"),
-                "epsilon is missing",
-            ),
-            "robust as conservative": (
-                Edit(
-                    "p = (p - epsilon) / (1 - 2 * epsilon)",
-                    "p = (1 - epsilon) * p + epsilon * (1 - p)",
-                ),
-                "conservative DPO",
-            ),
-            "no infinity": (
-                (
-                    Edit("if p >= 1:\n        return np.inf", "p = min(p, 1 - 1e-9)"),
-                    Edit("if p <= 0:\n        return -np.inf", "p = max(p, 1e-9)"),
-                ),
-                "falls for ever",
-            ),
-            "infinity without sign": (Edit("return -np.inf", "return np.inf"), "right sign"),
-        },
     )
 )
 
@@ -450,10 +373,10 @@ def _components(n: int, pairs: np.ndarray) -> np.ndarray:
 
 
 def check_fixed_ratios(answer, rng):
-    n = int(rng.integers(9, 12))
+    n = int(rng.integers(27, 30))
     names = rng.permutation(n)
-    chain = np.stack([names[:4], names[1:5]], axis=1)  # five in a row, known over four steps
-    star = np.stack([names[[5, 5]], names[[6, 7]]], axis=1)  # three around one; the rest alone
+    chain = np.stack([names[:19], names[1:20]], axis=1)  # twenty in a row, known over many steps
+    star = np.stack([names[[20, 20]], names[[21, 22]]], axis=1)  # three in one; the rest alone
     pairs = rng.permutation(np.concatenate([chain, star]))
     flip = rng.random(len(pairs)) < 0.5
     pairs[flip] = pairs[flip][:, ::-1]
@@ -511,42 +434,6 @@ register(
             "serve as a stop on the way from one to another.",
         ),
         check=check_fixed_ratios,
-        wrong_answers={
-            "direct pairs only": (
-                Edit("known |= known[:, k, None] & known[None, k, :]", "known |= known.T"),
-                "however long",
-            ),
-            "two steps only": (
-                Edit(
-                    "    for k in range(n_responses):\n"
-                    "        known |= known[:, k, None] & known[None, k, :]",
-                    "    known = known | ((known.astype(int) @ known.astype(int)) > 0)",
-                ),
-                "however long",
-            ),
-            "one direction": (
-                Edit("known[i, j] = known[j, i] = True", "known[i, j] = True"),
-                "that of j to i",
-            ),
-            "no diagonal": (
-                Edit("return known", "return known & ~np.eye(n_responses, dtype=bool)"),
-                "to itself",
-            ),
-            "everything seen is fixed": (
-                Edit(
-                    "return known",
-                    "seen = np.zeros(n_responses, dtype=bool)\n"
-                    "    seen[np.asarray(pairs, dtype=int).ravel()] = True\n"
-                    "    return known | (seen[:, None] & seen[None, :])",
-                ),
-                "no chain",
-            ),
-            "everything": (Edit("return known", "return np.ones_like(known)"), "no chain"),
-            "never compared": (
-                Edit("return known", "return known & (known.sum(axis=1) > 1)[:, None]"),
-                "to itself",
-            ),
-        },
     )
 )
 
@@ -557,13 +444,16 @@ register(
 def check_response_logp(answer, rng):
     rows, width, vocabulary = int(rng.integers(3, 6)), int(rng.integers(9, 13)), 6
     pad = int(rng.integers(vocabulary))
-    starts = rng.integers(2, 4, size=rows)
+    starts = rng.integers(1, 4, size=rows)
+    starts[1] = 3
     ends = starts + rng.integers(2, 5, size=rows)
     ends[0] = width  # one row without padding
     ids = rng.integers(vocabulary, size=(rows, width))
     place = np.arange(width)
     inside = (place >= starts[:, None]) & (place < ends[:, None])
     ids[inside & (ids == pad)] = (pad + 1) % vocabulary
+    ids[0, ends[0] - 3] = pad  # what a token is says nothing: this one is inside the response
+    ids[:, 0] = pad  # ... and these are in the prompt
     ids[np.arange(rows), ends - 1] = pad  # the end token
     ids[place >= ends[:, None]] = pad
     logits = 2 * rng.normal(size=(rows, width, vocabulary))
@@ -600,14 +490,15 @@ def check_response_logp(answer, rng):
             "you took the mean over the tokens": want / (ends - starts),
         },
     )
-    expect_close(
-        answer(logits + 5000.0, ids, starts, ends, pad),
-        want,
-        rtol=1e-6,
-        atol=1e-6,
-        property="a constant added to all logits changes nothing",
-        hint="keep the maximum out of the exponential",
-    )
+    for constant in (5000.0, -5000.0, 5000.0 * np.where(place % 2, 1.0, -1.0)[None, :, None]):
+        expect_close(
+            answer(logits + constant, ids, starts, ends, pad),
+            want,
+            rtol=1e-6,
+            atol=1e-6,
+            property="a constant added to all logits of a place changes nothing",
+            hint="keep the maximum of each place out of the exponential",
+        )
     wider = np.concatenate([logits, rng.normal(size=(rows, 3, vocabulary))], axis=1)
     longer = np.concatenate([ids, np.full((rows, 3), pad)], axis=1)
     expect_close(
@@ -635,49 +526,6 @@ register(
             "An id cannot tell a pad from an end token when they are the same; a place can.",
         ),
         check=check_response_logp,
-        wrong_answers={
-            "the bug": (
-                Edit("(place < ends[:, None])", "(ids[:, 1:] != pad_id)"),
-                "end token is not counted",
-            ),
-            "pads counted": (
-                Edit(" & (place < ends[:, None])", ""),
-                "pads are counted",
-            ),
-            "one more token": (
-                Edit("place < ends[:, None]", "place <= ends[:, None]"),
-                "sums every token|padding",
-            ),
-            "first token lost": (
-                Edit("place >= starts[:, None]", "place > starts[:, None]"),
-                "first token of the response",
-            ),
-            "prompt counted": (
-                Edit("(place >= starts[:, None]) & ", ""),
-                "whole prompt",
-            ),
-            "no shift": (
-                (
-                    Edit("log_p[:, :-1], ids[:, 1:, None]", "log_p, ids[:, :, None]"),
-                    Edit("np.arange(1, ids.shape[1])", "np.arange(ids.shape[1])"),
-                ),
-                "same place",
-            ),
-            "raw logits": (
-                Edit(
-                    "logits - top - np.log(np.exp(logits - top).sum(axis=2, keepdims=True))",
-                    "logits",
-                ),
-                "these are logits",
-            ),
-            "mean": (
-                Edit(
-                    "np.where(mask, steps, 0.0).sum(axis=1)",
-                    "np.where(mask, steps, 0.0).sum(axis=1) / mask.sum(axis=1)",
-                ),
-                "mean over the tokens",
-            ),
-        },
     )
 )
 

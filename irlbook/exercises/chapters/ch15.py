@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from irlbook.exercises import Criterion, Edit, Exercise, register
+from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import as_array, expect, expect_close, expect_length
 
 # --- 15.1 ---------------------------------------------------------------------------------------
@@ -23,6 +23,43 @@ def _law(d: np.ndarray, gold: np.ndarray, bend: np.ndarray, peak, centre=True, i
 
 def _xlogx(x: np.ndarray, log=np.log) -> np.ndarray:
     return x * log(np.where(x > 0, x, 1.0))
+
+
+def _expect_fit(got, want, mistakes, form: str) -> None:
+    """Compare alpha and beta, the peak, and R^2, each with a property of its own."""
+    values = np.array([as_array(part, (), what="each of the four") for part in got], dtype=float)
+    for what, part, own, property, hint in (
+        (
+            "(alpha, beta)",
+            slice(2),
+            ("you", "gold", "the sign", "the log"),
+            f"the fit of the {form} form is the least-squares one, gold counted from the start",
+            "write the form as alpha times one column minus beta times another: which two?",
+        ),
+        (
+            "the peak",
+            2,
+            ("the peak", "the 2 of"),
+            "the peak is the KL, in nats, at which the fitted curve has the slope 0",
+            "derive the form by d, set it to zero, and turn d into a KL",
+        ),
+        (
+            "R^2",
+            3,
+            ("R^2",),
+            "R^2 is the share of the variance around the mean that the fit explains",
+            "1 minus the squares that are left over the squares around the mean of gold",
+        ),
+    ):
+        expect_close(
+            values[part],
+            want[part],
+            rtol=1e-5,
+            what=what,
+            property=property,
+            hint=hint,
+            mistakes={m: v[part] for m, v in mistakes.items() if m.startswith(own)},
+        )
 
 
 def check_fit_law(answer, rng):
@@ -70,34 +107,43 @@ def check_fit_law(answer, rng):
                 lambda a, b, bon=bon: (np.exp(a / b - 1) if bon else a / (2 * b)) ** 2,
             ),
         }
-        got = expect_length(
-            answer(kl, gold + start, start, form), 4, hint="return alpha, beta, peak, r2"
-        )
-        expect_close(
-            np.array([as_array(part, (), what="each of the four") for part in got], dtype=float),
+        shown = rng.permutation(n)  # the points come in any order
+        _expect_fit(
+            expect_length(
+                answer(kl[shown], gold[shown] + start, start, form),
+                4,
+                hint="return alpha, beta, peak, r2",
+            ),
             want,
-            rtol=1e-5,
-            what="(alpha, beta, peak, r2)",
-            property=f"the fit of the {form} form is the least-squares one, gold counted from the "
-            "start",
-            hint="write the form as alpha times one column minus beta times another: which two?",
-            mistakes=mistakes,
+            mistakes,
+            form,
         )
         # The start itself is a point of the curve, and carries no information about alpha, beta.
+        begun = np.append(0.0, gold)
+        around = ((begun - begun.mean()) ** 2).sum() / ((gold - gold.mean()) ** 2).sum()
+        _expect_fit(
+            expect_length(
+                answer(np.append(0.0, kl), begun + start, start, form),
+                4,
+                hint="return alpha, beta, peak, r2",
+            ),
+            np.append(want[:3], 1 - (1 - want[3]) / around),
+            {},
+            f"{form} form, with a point at KL = 0; there d log d is 0, and the fit does not "
+            "change: this",
+        )
+        falling = -alpha * d - beta * bend
         got = expect_length(
-            answer(np.append(0.0, kl), np.append(start, gold + start), start, form),
-            4,
-            hint="return alpha, beta, peak, r2",
+            answer(kl, falling + start, start, form), 4, hint="return alpha, beta, peak, r2"
         )
         expect_close(
-            np.array([as_array(part, (), what="a result with KL = 0 among the points")
-                      for part in got[:2]], dtype=float),
-            want[:2],
-            rtol=1e-5,
-            what="(alpha, beta) with KL = 0 among the points",
-            property="a point at KL = 0 is allowed, and changes neither alpha nor beta",
-            hint="d log d goes to 0 as d does, but log 0 is not a number",
-        )  # fmt: skip
+            as_array(got[2], (), what="the peak of a run that began to fall at once"),
+            0.0 if bon else np.exp(2 * (-alpha / beta - 1)),
+            rtol=1e-4,
+            what="the peak of a run with alpha < 0 < beta",
+            property="no curve peaks before its start: d is not negative",
+            hint="alpha < 0 < beta: draw d (alpha - beta d) and d (alpha - beta log d), d >= 0",
+        )
         rising = alpha * d + 0.2 * bend
         got = expect_length(
             answer(kl, rising + start, start, form), 4, hint="return alpha, beta, peak, r2"
@@ -128,37 +174,8 @@ register(
             "beta is not positive there is none.",
         ),
         check=check_fit_law,
-        wrong_answers={
-            "on KL": (Edit("d = np.sqrt(kl)", "d = np.asarray(kl) * 1.0"), "regressed on KL"),
-            "intercept": (
-                (
-                    Edit("np.stack([d, -bend], axis=1)",
-                         "np.stack([d, -bend, np.ones_like(d)], axis=1)"),
-                    Edit("alpha, beta = found", "alpha, beta = found[:2]"),
-                ),
-                "intercept",
-            ),
-            "start forgotten": (Edit("gold = gold - start", "gold = gold * 1.0"), "counted from"),
-            "uncentred R2": (Edit("gold - gold.mean()", "gold"), "not with the mean"),
-            "peak in d": (Edit("peak_d**2", "peak_d"), "not in nats"),
-            "sign": (Edit("return float(alpha), float(beta)", "return float(alpha), -float(beta)"),
-                     "sign of beta"),
-            "log of KL": (Edit("d * np.log(np.where(d > 0, d, 1.0))",
-                               "d * np.log(np.where(d > 0, d, 1.0) ** 2)"), "logarithm of KL"),
-            "base 10": (Edit("d * np.log(np", "d * np.log10(np"), "base 10"),
-            "wrong peak": (Edit("np.exp(alpha / beta - 1)", "np.exp(alpha / beta)"),
-                           "derive again"),
-            "no 2": (Edit("alpha / (2 * beta)", "alpha / beta"), "The 2|the 2"),
-            "forms exchanged": ((Edit('form == "rl"', 'form != "rl"'),) * 2, "other form"),
-            "no start": (
-                Edit("d = np.sqrt(kl)", "d = np.sqrt(kl)\n    if d.min() <= 0:\n"
-                     "        raise ValueError('a KL must be positive')"),
-                "must be positive",
-            ),
-            "always a peak": (Edit("if beta <= 0:", "if False:"), "never turns over"),
-        },
     )
-)  # fmt: skip
+)
 
 
 # --- 15.2 ---------------------------------------------------------------------------------------
@@ -267,28 +284,8 @@ register(
             "gold gained.",
         ),
         check=check_gold_at_budget,
-        wrong_answers={
-            "no half": (Edit("(2 * kl)", "kl"), "half of the KL"),
-            "no covariance in KL": (Edit("v @ sigma @ v", "v @ v"), "covariance is missing in"),
-            "inverse price": (Edit("return price,", "return 1 / price,"), "inverse of the price"),
-            "square": (Edit("return price,", "return price**2,"), "square of the price"),
-            "plain shift": (Edit("shift = sigma @ v / price", "shift = v / price"),
-                            "covariance is missing\\n"),
-            "inverted": (Edit("sigma @ v / price", "np.linalg.solve(sigma, v) / price"),
-                         "inverted"),
-            "along gold": (Edit("sigma @ v / price", "sigma @ w / price"), "along gold's"),
-            "no penalty": (Edit("- c * shift @ shift", ""), "penalty is missing"),
-            "sign": (Edit("- c * shift @ shift", "+ c * shift @ shift"), "wrong sign"),
-            "trace": (Edit("- c * shift @ shift", "- c * (shift @ shift + np.trace(sigma))"),
-                      "trace is charged"),
-            "charged KL": (Edit("- c * shift @ shift", "- c * kl"), "charged the KL"),
-            "promise": (Edit("w @ shift - c * shift @ shift", "v @ shift"), "proxy promises"),
-            "zero budget": (
-                Edit("if kl == 0:", "kl = max(kl, 1e-6)\n    if kl == 0:"), "budget of 0 needs",
-            ),
-        },
     )
-)  # fmt: skip
+)
 
 
 # --- 15.3 ---------------------------------------------------------------------------------------
@@ -375,44 +372,15 @@ register(
             "Along `axis=1` are the samples of one member; `keepdims=True` keeps the shape.",
         ),
         check=check_worst_case,
-        wrong_answers={
-            "the bug": (
-                (
-                    Edit("start.mean(axis=1, keepdims=True)", "start.mean()"),
-                    Edit("start.std(axis=1, keepdims=True)", "start.std()"),
-                ),
-                "share one zero and one unit",
-            ),
-            "raw": (Edit("z = (rewards - centre) / scale", "z = rewards * 1.0"),
-                    "lowest zero decides"),
-            "on the batch": (
-                (
-                    Edit("start.mean(", "rewards.mean("),
-                    Edit("start.std(", "rewards.std("),
-                ),
-                "hides that the policy moved",
-            ),
-            "centre only": (Edit("/ scale", "/ 1.0"), "keep their own units"),
-            "scale only": (Edit("(rewards - centre)", "rewards"), "keep their own zeros"),
-            "best": (Edit("z.min(", "z.max("), "best member"),
-            "mean": (Edit("z.min(", "z.mean("), "mean of the members"),
-            "other axis": (Edit("z.min(axis=0)", "z.min(axis=1)"), "shape"),
-            "variance": (Edit("start.std(", "start.var("), "variance divides"),
-            "N - 1": (Edit("start.std(axis=1,", "start.std(axis=1, ddof=1,"), "N - 1"),
-        },
     )
-)  # fmt: skip
+)
 
 
 # --- 15.4 ---------------------------------------------------------------------------------------
 
 
-def _trailing(values: np.ndarray) -> np.ndarray:
-    return np.array([values[max(t - 2, 0) : t + 1].mean() for t in range(len(values))])
-
-
-_WINDOW = Edit("values[max(t - 2, 0) : t + 1]", "values[max(t - 1, 0) : t + 2]")
-_BY_GOLD = Edit("return t, best", 'return t, int(np.argmax(history["gold"][: t + 1]))')
+def _trailing(values: np.ndarray, width: int = 3) -> np.ndarray:
+    return np.array([values[max(t + 1 - width, 0) : t + 1].mean() for t in range(len(values))])
 
 
 def _rule(values, patience, keep_on=None, late=0, everything=False, last=False):
@@ -433,7 +401,7 @@ def _rule(values, patience, keep_on=None, late=0, everything=False, last=False):
 def _stopping_case(rng):
     """A run on which every slip shows."""
     while True:
-        n, patience = int(rng.integers(22, 30)), int(rng.integers(3, 5))
+        n, patience = int(rng.integers(22, 30)), int(rng.integers(4, 6))
         t = np.arange(n)
         top = rng.uniform(6, 9)
         validation = 1 - ((t - top) / 8) ** 2 + 0.25 * rng.normal(size=n)
@@ -453,7 +421,11 @@ def _stopping_case(rng):
             "the checkpoint is the best of the whole run, also after the stop": _rule(
                 smooth, patience, everything=True
             ),
-            "you watched the proxy, which never stops rising": _rule(_trailing(proxy), patience),
+            "you stop at the best itself, which is known only later": right[[1, 1]],
+            "the window is four iterations long": _rule(_trailing(validation, 4), patience),
+            "you watched something that never stops rising, such as the proxy": _rule(
+                _trailing(proxy), patience
+            ),
             "the checkpoint is chosen on values that are not smoothed": _rule(
                 smooth, patience, keep_on=validation
             ),
@@ -473,11 +445,20 @@ def check_stop_and_keep(answer, rng):
         return np.array([int(as_array(part, (), what="an iteration")) for part in got])
 
     got = ask(history)
-    other = ask(history | {"gold": -history["gold"]})
-    expect(
-        (got == other).all(),
-        property="gold changes nothing: the rule must work where nobody knows it",
-        hint="turn gold upside down, and compare. Which line reads it?",
+    for gold in (-history["gold"], 100.0 * rng.normal(size=len(history["gold"]))):
+        expect(
+            (got == ask(history | {"gold": gold})).all(),
+            property="gold changes nothing: the rule must work where nobody knows it",
+            hint="turn gold upside down, and compare. Which line reads it?",
+        )
+    expect_close(
+        got,
+        right,
+        what="(stop, keep)",
+        property="the run stops when the smoothed validation is `patience` iterations past its "
+        "best, and keeps that best",
+        hint="go through the first iterations by hand",
+        mistakes=slips,
     )
     after = {name: values.copy() for name, values in history.items()}
     for values in after.values():
@@ -487,14 +468,37 @@ def check_stop_and_keep(answer, rng):
         property="what happens after the stop changes nothing: the future is not known yet",
         hint="when iteration t ends, which rows exist? Which line, or window, looks at t + 1?",
     )
+    falling = {name: 7.0 - np.arange(9.0) / 2 for name in history}
     expect_close(
-        got,
-        right,
-        what="(stop, keep)",
-        property="the run stops when the smoothed validation is `patience` iterations past its "
-        "best, and keeps that best",
-        hint="go through the first iterations by hand",
-        mistakes=slips,
+        ask(falling),
+        np.array([patience, 0]),
+        what="(stop, keep) of a run whose first value is its best",
+        property="at the first two iterations the average is over what exists",
+        hint="at t = 0 one value exists, at t = 1 two: what does your window average there?",
+        mistakes={
+            "values before the start are taken for zeros": _rule(
+                np.convolve(falling["proxy"], np.ones(3) / 3)[:9], patience
+            ),
+            "nothing is smoothed before three values exist, and nothing is best": _rule(
+                np.append([-np.inf] * 2, _trailing(falling["proxy"])[2:]), patience
+            ),
+        },
+    )
+    below = {name: np.append([-9.0, -8.0], np.full(9, -9.0)) for name in history}
+    expect_close(
+        ask(below),
+        _rule(_trailing(below["validation"]), patience),
+        what="(stop, keep) of a run whose scores are negative",
+        property="a score may be negative",
+        hint="a reward has no zero: with what does your best begin?",
+    )
+    late = np.append(np.arange(9.0), [9.0, -9.0])  # the last one is worse: the best is not last
+    expect_close(
+        ask({name: late.copy() for name in history}),
+        np.array([10, 9]),
+        what="(stop, keep) of a run that ends before the rule fires",
+        property="if the rule never fires, the run stops at its last iteration",
+        hint="the best may lie fewer than `patience` iterations back when the run ends",
     )
     rising = {name: np.arange(12.0) for name in history}
     expect_close(
@@ -533,34 +537,8 @@ register(
             "are such. The best of these averages so far is the checkpoint to keep.",
         ),
         check=check_stop_and_keep,
-        wrong_answers={
-            "the bug": (
-                (_WINDOW, _BY_GOLD),
-                "gold changes nothing",
-            ),
-            "gold left": (_BY_GOLD, "gold changes nothing"),
-            "window left": (_WINDOW, "future is not known|centred"),
-            "best of the whole run": (
-                Edit("return t, best", "return t, int(smooth.argmax())"),
-                "whole run|future is not known",
-            ),
-            "not smoothed": (
-                Edit("values[max(t - 2, 0) : t + 1].mean()", "values[t]"), "not smoothed",
-            ),
-            "too late": (Edit("t - best >= patience", "t - best > patience"), "too late"),
-            "too early": (Edit("t - best >= patience", "t - best >= patience - 1"), "too early"),
-            "keeps the last": (Edit("return t, best", "return t, t"), "keep the last"),
-            "watches the proxy": (Edit('history["validation"]', 'history["proxy"]'),
-                                  "watched the proxy"),
-            "kept on raw values": (
-                Edit("return t, best", "return t, int(values[: t + 1].argmax())"),
-                "chosen on values that are not smoothed",
-            ),
-            "ties improve": (Edit("smooth[t] > smooth[best]", "smooth[t] >= smooth[best]"),
-                             "equal value|nothing happens"),
-        },
     )
-)  # fmt: skip
+)
 
 
 # --- 15.5 ---------------------------------------------------------------------------------------
@@ -596,40 +574,57 @@ def check_length_controlled(answer, rng):
         3,
         hint="return three things: raw, controlled, per_token",
     )
+    got = np.array([as_array(part, (), what="each of the three") for part in got], dtype=float)
     expect_close(
-        np.array([as_array(part, (), what="each of the three") for part in got], dtype=float),
-        want,
+        got[0],
+        want[0],
+        what="the raw gain",
+        property="the raw gain is the mean of A's score minus B's",
+        hint="this one knows nothing of lengths",
+        mistakes={"the two policies are exchanged": -want[0]},
+    )
+    expect_close(
+        got[2],
+        slope,
         rtol=1e-5,
-        what="(raw, controlled, per_token)",
+        what="the pay for a token",
+        property="the pay for a token is the slope of the least-squares line with an intercept",
+        hint="gain in score against gain in length, prompt by prompt: which is x, which is y, and "
+        "what is the mean of each?",
+        mistakes={
+            "the line has no intercept": through,
+            "length was regressed on score": back,
+            "the slope is that against our length, not against the difference": of_ours,
+            "the pairs were torn apart: one line through all answers": pooled,
+            "covariance and variance divide by different numbers: one by N - 1, one by N": (
+                slope * n / (n - 1)
+            ),
+            "covariance and variance divide by different numbers: one by N, one by N - 1": (
+                slope * (n - 1) / n
+            ),
+            "the length was centred above the line, and not below it": lambda: (
+                ((length - length.mean()) * score).sum() / (length**2).sum()
+            ),
+        },
+    )
+    expect_close(
+        got[1],
+        a,
+        rtol=1e-5,
+        what="the controlled gain",
         property="the controlled gain is what the line says at equal lengths",
         hint="draw the gain in score against the gain in length: where on that picture are the "
         "lengths equal?",
         mistakes={
-            "the lengths were centred: then the intercept is the raw gain": [
-                want[0], want[0], slope,
-            ],
-            "the line has no intercept": [
-                want[0], score.mean() - through * length.mean(), through,
-            ],
-            "the line was forced through the origin, so nothing is left over": [
-                want[0], 0.0, through,
-            ],
-            "you divided scores by lengths": [want[0], per_token, slope],
-            "length was regressed on score": [
-                want[0], score.mean() - back * length.mean(), back,
-            ],
-            "the slope is that against our length, not against the difference": [
-                want[0], score.mean() - of_ours * length.mean(), of_ours,
-            ],
-            "the pairs were torn apart: one line through all answers": [
-                want[0], score.mean() - pooled * length.mean(), pooled,
-            ],
-            "the two policies are exchanged": -want * [1, 1, -1],
-            "the length's share is added, not taken off": [
-                want[0], score.mean() + slope * length.mean(), slope,
-            ],
+            "the lengths were centred: then the intercept is the raw gain": want[0],
+            "the line was forced through the origin, so nothing is left over": 0.0,
+            "you divided scores by lengths": per_token,
+            "the length's share is added, not taken off": score.mean() + slope * length.mean(),
+            "what A's own length earned was taken off, not what the difference did": (
+                score.mean() - slope * ours.mean()
+            ),
         },
-    )  # fmt: skip
+    )
     longer_score = score_a + 0.5 * ours
     got = expect_length(
         answer(longer_score, ours, score_b + 0.5 * theirs, theirs), 3, hint="return three things"
@@ -670,43 +665,8 @@ register(
             "slope times mean length difference.",
         ),
         check=check_length_controlled,
-        wrong_answers={
-            "centred": (Edit("controlled = raw - slope * length.mean()", "controlled = raw"),
-                        "centred"),
-            "no intercept": (
-                Edit("(centred * score).sum() / spread", "(score @ length) / (length @ length)"),
-                "no intercept",
-            ),
-            "per-token score": (
-                Edit("controlled = raw - slope * length.mean()",
-                     "controlled = (score_a / length_a - score_b / length_b).mean()"),
-                "divided scores by lengths",
-            ),
-            "turned round": (
-                Edit("/ spread", "/ ((score - raw) ** 2).sum()"),
-                "regressed on score",
-            ),
-            "our length only": (
-                Edit("centred = length - length.mean()", "centred = length_a - length_a.mean()"),
-                "against our length",
-            ),
-            "torn pairs": (
-                Edit("slope = (centred * score).sum() / spread",
-                     "slope = np.polyfit(np.append(length_a, length_b), "
-                     "np.append(score_a, score_b), 1)[0]"),
-                "torn apart",
-            ),
-            "exchanged": (
-                Edit("score = score_a - score_b",
-                     "score_a, score_b, length_a, length_b = score_b, score_a, length_b, length_a\n"
-                     "    score = score_a - score_b"),
-                "exchanged",
-            ),
-            "added": (Edit("raw - slope", "raw + slope"), "added, not taken off"),
-            "0/0": (Edit("if spread == 0:", "if spread < 0:"), "never differ|equal lengths"),
-        },
     )
-)  # fmt: skip
+)
 
 
 # --- 15.6 ---------------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+"""The family of a chapter's learned claims: both sides looked at, one correction for all.
+
+A chapter that trains on a few seeds makes many comparisons. Each alone at the level 0.05, one in
+twenty would be "established" by luck. So a chapter collects them in one :class:`Claims`, tests each
+two-sided over its seeds, and corrects the p-values together (Holm 1979). What does not reach the
+level is called *not established*, which is a result, too.
+
+    claims = Claims("chapter 13")
+    claims.paired("RLOO raises gold", gold_after, gold_before)
+    claims.show()        # raw figures: tag the cell nbval-ignore-output
+    claims.conclude({"RLOO raises gold": "greater"})  # stops if the text and the test disagree
+
+The test is Student's on the differences of the seeds (Welch's where seeds are no pairs): with five
+seeds a permutation test cannot give less than 1/16 two-sided, whatever was measured. It takes the
+differences to be roughly normal; where they are not (a run that breaks), use ranks or shares of
+seeds, and say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from irlbook import display
+from irlbook.errors import ClaimFailed
+
+Side = Literal["greater", "less", "not established"]
+
+__all__ = ["Claim", "Claims", "Side", "holm"]
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """(m,) p-values of a family of m tests, adjusted: below a level with its chance of *any* error.
+
+    The smallest is multiplied by m, the next by m - 1, and so on; none falls below the one before.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One comparison over seeds.
+
+    Attributes:
+        name: the sentence, in the direction "x is greater".
+        mean: the effect, mean of x less mean of y, in their units.
+        lowest, highest: of the seeds' differences; of x less the mean of y, if they are no pairs.
+        seeds: how many, in words.
+        p: two-sided, uncorrected.
+    """
+
+    name: str
+    mean: float
+    lowest: float
+    highest: float
+    seeds: str
+    p: float
+
+
+@dataclass
+class Claims:
+    """The learned claims of a chapter.
+
+    Attributes:
+        chapter: named in messages.
+        ours: whether the figures come from the book's own model; of another one what differs from
+            the text is reported and does not stop the notebook.
+        level: the chance that *any* of the claims is called established by luck.
+    """
+
+    chapter: str
+    ours: bool = True
+    level: float = 0.05
+    made: list[Claim] = field(default_factory=list)
+
+    def paired(self, name: str, x: ArrayLike, y: ArrayLike = 0.0, *, of: str = "seeds") -> None:
+        """Compare x with y, seed by seed; y may be one number that x is held against.
+
+        Args:
+            of: what there are many of, where it is not seeds (worlds, prompts, directions).
+
+        Raises:
+            ClaimFailed: fewer than three seeds, another number of seeds in y, a NaN of the book's
+                own model (of another one it is "not established"), or a name that the family holds.
+        """
+        from scipy.stats import ttest_1samp
+
+        x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+        self._check(name, x, np.broadcast_to(y, x.shape) if y.ndim == 0 else y, paired=True)
+        d = x - y
+        # Without spread there is nothing for a t to be divided by.
+        p = float(ttest_1samp(d, 0.0).pvalue) if np.ptp(d) else float(d[0] == 0)
+        self._add(name, d, f"{len(d)} {of}", p)
+
+    def independent(self, name: str, x: ArrayLike, y: ArrayLike, *, of: str = "seeds") -> None:
+        """Compare x with y, whose seeds have nothing to do with each other (Welch's test).
+
+        Args:
+            of: as in :meth:`paired`.
+
+        Raises:
+            ClaimFailed: as :meth:`paired`, but for the number of seeds.
+        """
+        from scipy.stats import ttest_ind
+
+        x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+        self._check(name, x, y, paired=False)
+        spread = np.ptp(x) + np.ptp(y)
+        p = float(ttest_ind(x, y, equal_var=False).pvalue) if spread else float(x[0] == y[0])
+        self._add(name, x - y.mean(), f"{len(x)} and {len(y)} {of}", p)
+
+    def _check(self, name: str, x: np.ndarray, y: np.ndarray, paired: bool) -> None:
+        flat = x.ndim == y.ndim == 1 and min(len(x), len(y)) >= 3
+        # Another model may break in a way that the text knows nothing of: p is NaN, not a fault.
+        broken = self.ours and not (np.isfinite(x).all() and np.isfinite(y).all())
+        if not flat or (paired and len(x) != len(y)) or broken:
+            raise ClaimFailed(
+                f"{name!r} compares numbers of shape {x.shape} with {y.shape}; it takes one finite "
+                "number a seed on each side, and three seeds or more."
+            )
+        if any(claim.name == name for claim in self.made):
+            raise ClaimFailed(f"{name!r} is in the family already; each claim is tested once.")
+
+    def _add(self, name: str, d: np.ndarray, seeds: str, p: float) -> None:
+        self.made.append(Claim(name, float(d.mean()), float(d.min()), float(d.max()), seeds, p))
+
+    def adjusted(self) -> dict[str, float]:
+        """Holm's p-value of each claim."""
+        found = holm([claim.p for claim in self.made])
+        return {claim.name: float(p) for claim, p in zip(self.made, found, strict=True)}
+
+    def sides(self) -> dict[str, Side]:
+        """What the family says of each claim."""
+        adjusted = self.adjusted()
+        return {claim.name: self._side(claim, adjusted[claim.name]) for claim in self.made}
+
+    def show(self) -> None:
+        """Show every claim with its figures: they differ a little from computer to computer."""
+        adjusted = self.adjusted()
+        display.show_table(
+            ["claim", "mean", "lowest", "highest", "p", "Holm", "seeds"],
+            [
+                [c.name, *(f"{x:.3g}" for x in (c.mean, c.lowest, c.highest))]
+                + [f"{c.p:.2g}", f"{adjusted[c.name]:.2g}", c.seeds]
+                for c in self.made
+            ],
+        )
+
+    def conclude(self, text: Mapping[str, Side]) -> None:
+        """Print what is established, and stop if the text says anything else.
+
+        Args:
+            text: for each claim of the family, what the chapter says of it.
+
+        Raises:
+            ClaimFailed: the text leaves a claim out, or says what the family does not.
+        """
+        if set(text) != {claim.name for claim in self.made}:
+            odd = set(text) ^ {claim.name for claim in self.made}
+            raise ClaimFailed(f"{self.chapter}: text and family differ in {sorted(odd)}.")
+        adjusted, sides = self.adjusted(), self.sides()
+        if self.ours and (wrong := [name for name in text if sides[name] != text[name]]):
+            measured = "; ".join(f"{n}: {sides[n]} (Holm p {adjusted[n]:.2g})" for n in wrong)
+            raise ClaimFailed(f"{self.chapter} says otherwise than was measured. {measured}")
+        print(f"{len(self.made)} claims, one family, Holm at {self.level:g}:")
+        for claim in self.made:
+            side, other = sides[claim.name], ""
+            if side != text[claim.name]:
+                other = f" (the book's model: {text[claim.name]})"
+            word = {"greater": "ok", "less": "the other way round"}.get(side, side)
+            kept = "" if side == "not established" else f" (p {_below(adjusted[claim.name])})"
+            display.say(f"{word}: {claim.name}; {claim.seeds}{kept}{other}")
+
+    def _side(self, claim: Claim, p: float) -> Side:
+        if not p < self.level:
+            return "not established"
+        return "greater" if claim.mean > 0 else "less"
+
+
+def _below(p: float) -> str:
+    """The first usual level above p: digits would differ from computer to computer."""
+    return next(f"< {level:g}" for level in (0.001, 0.01, 0.05, 1.0, 2.0) if p < level)

@@ -1,0 +1,3 @@
+from irlbook.posttraining.real_model.study import main
+
+raise SystemExit(main())

@@ -1,0 +1,486 @@
+"""Which measurements chapter 23 needs, run by name, each kept as soon as it is done.
+
+    python -m irlbook.posttraining.real_model --model FOLDER --part bugs --out RESULTS.json
+    python -m irlbook.posttraining.real_model --model FOLDER --part policies --runs "dpo 1"
+
+A *job* is one measurement with all its settings. What it found is written, all or nothing, under a
+name made of them; the same call again goes on with the jobs that are missing, and a training run
+goes on from its last checkpoint. The file of results is made anew from what is there after each
+job, and says what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import resource
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from irlbook.errors import CheckpointError, DataNotFoundError, EndlessResponsesWarning
+from irlbook.lm import models
+from irlbook.lm.tokenization import decode
+from irlbook.posttraining.over_optimization_study import versions
+from irlbook.posttraining.real_model import human_preferences, sentiment, silent_bugs
+from irlbook.posttraining.real_model.frontier import (
+    Evaluation,
+    best_of_n_points,
+    direction,
+    summarise,
+    tilt,
+)
+from irlbook.posttraining.real_model.policies import (
+    RUNS,
+    PolicyRun,
+    Pool,
+    Task,
+    classes_of,
+    draw_pool,
+    log_ratios_on,
+    measure_policy,
+    train_offline,
+    train_on_reward,
+)
+from irlbook.training.checkpoints import write_whole
+
+__all__ = [
+    "NS",
+    "PARTS",
+    "RealModelStudy",
+    "SHOWN",
+    "STORED",
+    "STRENGTHS",
+    "largest_gap",
+    "load",
+    "main",
+    "weights_digest",
+]
+
+STORED = Path(__file__).resolve().parents[2] / "results" / "real_model.json"
+PARTS = ("bugs", "policies", "rewards", "fine-tuned")
+NS = (1, 2, 4, 8, 16)
+STRENGTHS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0)
+SHOWN = 2  # held-out prompts whose first samples are kept as texts
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of a model folder's weights, all files in the order of their names.
+
+    Raises:
+        DataNotFoundError: the folder holds no safetensors.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise DataNotFoundError(
+            f"{folder} holds no *.safetensors. Give the folder of a saved model: its config.json, "
+            "weights and tokenizer."
+        )
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as opened:
+            while part := opened.read(1 << 20):
+                digest.update(part)
+    return digest.hexdigest()
+
+
+class RealModelStudy:
+    """One model, one task, and a folder in which each job's result is kept."""
+
+    def __init__(
+        self,
+        folder: Path,
+        work: Path,
+        task: Task | None = None,
+        seeds: Sequence[int] = (0,),
+        data: Path | None = None,
+        pairs: int = 500,
+        note: str = "",
+    ) -> None:
+        self.folder, self.work, self.seeds = folder, work, tuple(seeds)
+        self.task, self.data, self.pairs = task or Task(), data, pairs
+        self.weights, self.note = weights_digest(folder), note
+
+    @cached_property
+    def loaded(self) -> tuple[Any, Any]:
+        """The start and its tokenizer."""
+        model, tokenizer = models.load_lm(self.folder, self.task.device)
+        return model.eval(), tokenizer
+
+    # Jobs -----------------------------------------------------------------------------------------
+
+    def path(self, name: str, settings: Mapping[str, Any]) -> Path:
+        """Where the result of a job is kept."""
+        key = json.dumps([name, settings, self.weights], sort_keys=True)
+        slug = "".join(c if c.isalnum() else "-" for c in name)
+        return self.work / f"{slug}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+
+    def found(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What a job found, if it was run.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        path = self.path(name, settings)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read: {error}. Remove it to run the job again."
+            ) from error
+
+    def job(
+        self, name: str, settings: Mapping[str, Any], compute: Callable[[], Any]
+    ) -> dict[str, Any]:
+        """The result of a job, computed if it is not there: result, cpu_seconds, peak_mb, date."""
+        kept = self.found(name, settings)
+        if kept is not None:
+            return kept
+        began = time.process_time()
+        result = compute()
+        record = {
+            "job": name,
+            "settings": dict(settings),
+            "cpu_seconds": round(time.process_time() - began, 1),
+            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "date": datetime.now(UTC).date().isoformat(),
+            "result": _plain(result),
+        }
+        text = json.dumps(record)
+        write_whole(self.path(name, settings), lambda to: to.write_text(text, encoding="utf-8"))
+        print(f"{name}: {record['cpu_seconds']} CPU-seconds", file=sys.stderr, flush=True)
+        return record
+
+    def bugs(self) -> dict[str, Any]:
+        """The silent bugs of chapter 10 on this tokenizer."""
+        return self.job("bugs", {"machine": self.machine}, self._bugs)
+
+    def _bugs(self) -> dict[str, Any]:
+        model, tokenizer = self.loaded
+        asked = self.task.asked[:4]
+        return {
+            "tokenizer": silent_bugs.tokenizer_facts(tokenizer),
+            "prompt": silent_bugs.prompt_bugs(model, tokenizer),
+            "boundary": silent_bugs.boundary_bugs(model, tokenizer),
+            "end_token": silent_bugs.end_token_bug(model, tokenizer),
+            "bfloat16": silent_bugs.log_softmax_in_bfloat16(model, tokenizer),
+            "top_50": silent_bugs.generate_default(model, tokenizer, asked),
+            "temperature": [
+                silent_bugs.temperature_bug(model, tokenizer, asked, t) for t in (0.5, 0.7, 1.0)
+            ],
+        }
+
+    def pool(self, which: str, seed: int) -> Pool:
+        """Samples of the start: "train" for the offline runs, "held out" for the exact tilt."""
+        task = self.task
+        prompts, n = (task.prompts, task.train_samples)
+        if which == "held out":
+            prompts, n = (task.asked, task.pool_samples)
+        settings = {"task": task.settings(), "seed": seed}
+
+        def compute() -> dict[str, Any]:
+            model, tokenizer = self.loaded
+            return draw_pool(model, tokenizer, prompts, n, task, 1000 * seed + len(which)).to_json()
+
+        return Pool.from_json(self.job(f"pool {which}", settings, compute)["result"])
+
+    def policy(self, name: str, run: PolicyRun, seed: int) -> dict[str, Any]:
+        """A trained policy's training and its samples to the held-out prompts."""
+        settings = self._policy_settings(run, seed)
+        kept = self.found(name, settings)
+        if kept is not None:
+            return kept
+        pool, judged = self.pool("train", seed), self.pool("held out", 0)
+        aside = self.path(name, settings).with_suffix(".run")
+
+        def compute() -> dict[str, Any]:
+            start, tokenizer = self.loaded
+            teach = train_on_reward if run.kind in ("gold", "proxy") else train_offline
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", EndlessResponsesWarning)  # samples are cut early
+                policy, told = teach(run, start, tokenizer, pool, self.task, seed, aside)
+            found = measure_policy(policy, start, tokenizer, self.task, 77 + seed)
+            return {
+                "training": told,
+                "evaluation": asdict(found),
+                "log_ratios": log_ratios_on(policy, judged, tokenizer, self.task),
+            }
+
+        record = self.job(name, settings, compute)
+        shutil.rmtree(aside, ignore_errors=True)  # gigabytes of checkpoints
+        return record
+
+    def rewards(self, part: str) -> None:
+        """Reward models on real preferences: of frozen embeddings, or fine-tuned."""
+        if self.data is None:
+            raise DataNotFoundError(
+                f"the part {part} reads preference data by path: --data FOLDER, which holds "
+                "hh_harmless_test and llmbar."
+            )
+        if part == "rewards":
+            human_preferences.measure_frozen(self)
+        else:
+            human_preferences.measure_all_fine_tuned(self)
+
+    def run(self, part: str, runs: Sequence[str] | None = None) -> None:
+        """Do the jobs of a part that are missing."""
+        if part == "bugs":
+            self.bugs()
+        elif part in ("rewards", "fine-tuned"):
+            self.rewards(part)
+        else:
+            for seed in self.seeds:
+                self.pool("train", seed)
+            self.pool("held out", 0)
+            for seed in self.seeds:
+                for name in runs or RUNS:
+                    self.policy(name, RUNS[name], seed)
+
+    # Results --------------------------------------------------------------------------------------
+
+    @property
+    def machine(self) -> dict[str, str]:
+        """Device and precision, which may change the last digits of every number."""
+        return {"device": self.task.device, "precision": self.task.precision}
+
+    def _policy_settings(self, run: PolicyRun, seed: int) -> dict[str, Any]:
+        return {"run": asdict(run), "task": self.task.settings(), "seed": seed}
+
+    def collect(self) -> dict[str, Any]:
+        """What is there, made into the file of results; nothing is computed that takes long."""
+        missing: list[str] = []
+        parts: dict[str, Any] = {}
+        records: list[dict[str, Any]] = []
+        bugs = self.found("bugs", {"machine": self.machine})
+        if bugs:
+            records.append(bugs)
+            parts["bugs"] = bugs["result"]
+        else:
+            missing.append("bugs")
+        parts["rewards"], own, absent = human_preferences.collect(self)
+        records += own
+        missing += absent
+        pools = {"task": self.task.settings(), "seed": 0}
+        start = self.found("pool held out", pools)
+        if start is None:
+            missing.append("policies")
+        else:
+            parts["policies"], own, absent = self._policies(start)
+            records += own
+            missing += absent
+        spent = sum(record["cpu_seconds"] for record in records)
+        return {
+            "card": self._card()
+            | {
+                "cpu_seconds": round(spent),
+                "peak_mb": max((record["peak_mb"] for record in records), default=0),
+                "dates": sorted({record["date"] for record in records}),
+                "missing": missing,
+            },
+            **parts,
+        }
+
+    def _policies(
+        self, start: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+        pool = Pool.from_json(start["result"])
+        tokenizer = models.load_tokenizer(self.folder)
+        classes = classes_of(tokenizer)
+        records, missing = [dict(start)], []
+        runs: dict[str, Any] = {}
+        for seed in self.seeds:
+            settings = {"task": self.task.settings(), "seed": seed}
+            if train := self.found("pool train", settings):
+                records.append(train)
+        for name, run in RUNS.items():
+            for seed in self.seeds:
+                record = self.found(name, self._policy_settings(run, seed))
+                if record is None:
+                    missing.append(f"{name}, seed {seed}")
+                    continue
+                records.append(record)
+                evaluation = Evaluation(**record["result"]["evaluation"])
+                more = _target(run, pool)
+                more |= direction(np.array(record["result"]["log_ratios"]), pool.gold)
+                runs.setdefault(name, {"settings": asdict(run), "seeds": {}})["seeds"][
+                    str(seed)
+                ] = {
+                    **_rounded(summarise(evaluation, pool.gold, classes) | more),
+                    "training": record["result"]["training"],
+                    "texts": self._texts(evaluation, tokenizer),
+                    "cpu_seconds": record["cpu_seconds"],
+                }
+        mine = pool.evaluation(self.task.held_out_samples)
+        return (
+            {
+                "start": _rounded(summarise(mine, pool.gold, classes))
+                | {"texts": self._texts(mine, tokenizer)},
+                "tilt": [
+                    _rounded(
+                        {"strength": s, "gold": tilt(pool.gold, s)[0], "kl": tilt(pool.gold, s)[1]}
+                    )
+                    for s in STRENGTHS
+                ],
+                "best_of_n": [
+                    _rounded(p)
+                    for p in best_of_n_points(pool.gold, [n for n in NS if n <= pool.gold.shape[1]])
+                ],
+                "runs": runs,
+            },
+            records,
+            missing,
+        )
+
+    def _texts(self, evaluation: Evaluation, tokenizer: Any) -> list[dict[str, Any]]:
+        """The first two samples to each of a few held-out prompts, to read."""
+        found = []
+        for prompt, answers, values in zip(
+            self.task.asked[:SHOWN], evaluation.responses, evaluation.gold, strict=False
+        ):
+            for ids, value in zip(answers[:2], values, strict=False):
+                text = decode(tokenizer, ids).strip()
+                found.append({"prompt": prompt, "response": text, "gold": value})
+        return found
+
+    def _card(self) -> dict[str, Any]:
+        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        card = self.folder / "card.json"  # what `irlbook models import` leaves
+        known = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+        return {
+            "model": config.get("_name_or_path") or config.get("_model_name_or_path"),
+            "type": config.get("model_type"),
+            "weights_sha256": self.weights,
+            "import": known,
+            "note": self.note,
+            "task": asdict(self.task),
+            "seeds": list(self.seeds),
+            "made_with": versions(),
+            "threads": torch.get_num_threads(),
+        }
+
+    def write(self, out: Path) -> dict[str, Any]:
+        """Write the file of results, all or nothing."""
+        raw = self.collect()
+        text = json.dumps(_plain(raw), separators=(",", ":")) + "\n"
+        write_whole(out, lambda to: to.write_text(text, encoding="utf-8"))
+        return raw
+
+
+def load(path: Path | str = STORED) -> dict[str, Any]:
+    """The stored results.
+
+    Raises:
+        DataNotFoundError: there are none, or they cannot be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataNotFoundError(
+            f"{path} cannot be read ({error}); make it again with "
+            "python -m irlbook.posttraining.real_model --model FOLDER"
+        ) from error
+
+
+def largest_gap(stored: Mapping[str, Any], fresh: Mapping[str, Any]) -> float:
+    """The largest difference, in nats, between two measurements of the log-probabilities."""
+    gaps = []
+    for group in ("prompt", "boundary"):
+        for name, values in stored["bugs"][group].items():
+            gaps += [abs(a - b) for a, b in zip(values, fresh[group][name], strict=True)]
+    return max(gaps)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m irlbook.posttraining.real_model", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--model", type=Path, required=True, help="folder of a saved chat model")
+    parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), help="which policies; all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--data", type=Path, help="folder of hh_harmless_test and llmbar")
+    parser.add_argument("--pairs", type=int, default=500, help="real preference pairs to embed")
+    parser.add_argument("--out", type=Path, default=STORED, help="the file of results")
+    parser.add_argument("--work", type=Path, help="folder of the jobs that are done")
+    parser.add_argument("--note", default="", help="what the card says of the weights' origin")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--check", action="store_true", help="measure a small part anew, compare")
+    parser.add_argument("--collect", action="store_true", help="only renew the file of results")
+    given = parser.parse_args(arguments)
+    task = replace(Task(), device=given.device, precision=given.precision)
+    work = given.work or given.out.with_suffix(".parts")
+    study = RealModelStudy(
+        given.model, work, task, given.seeds, given.data, given.pairs, given.note
+    )
+    if given.check:
+        model, tokenizer = study.loaded
+        stored = load(given.out)
+        if stored["card"]["weights_sha256"] != study.weights:
+            print(f"{given.out} was measured on other weights; nothing to compare", file=sys.stderr)
+            return 2
+        fresh = {
+            "prompt": silent_bugs.prompt_bugs(model, tokenizer),
+            "boundary": silent_bugs.boundary_bugs(model, tokenizer),
+        }
+        gap = largest_gap(stored, fresh)
+        print(f"largest difference of a response's log-probability: {gap:.2g} nats")
+        return int(not gap < (0.01 if given.precision == "float32" else 1.0))
+    if not given.collect:
+        for part in PARTS if given.part == "all" else (given.part,):
+            study.run(part, given.runs)
+    raw = study.write(given.out)
+    print(
+        f"{given.out}: {raw['card']['cpu_seconds']} CPU-seconds, missing {raw['card']['missing']}"
+    )
+    return 0
+
+
+def _target(run: PolicyRun, pool: Pool) -> dict[str, float]:
+    """Gold and KL of the policy at which the loss of an offline run is least: a tilt.
+
+    Labels are Bernoulli(sigma(LABEL_SCALE times the difference of gold)), so DPO's optimum is the
+    tilt of strength LABEL_SCALE / beta (Rafailov et al. 2023, section 4).
+    """
+    strengths = {
+        "dpo": sentiment.LABEL_SCALE / run.beta,
+        "all pairs": sentiment.LABEL_SCALE / run.beta,
+        "noise": 0.0,
+        "tilt": 1.0 / run.beta,
+    }
+    if run.kind not in strengths:
+        return {}
+    gold, kl = tilt(pool.gold, strengths[run.kind])
+    return {"target_strength": strengths[run.kind], "target_gold": gold, "target_kl": kl}
+
+
+def _plain(value: Any) -> Any:
+    """NaN, which JSON does not have, as null."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v) for v in value]
+    return round(value, 4) if isinstance(value, float) else value

@@ -1,0 +1,119 @@
+"""A family of learned claims: Holm's correction, both sides, and a text that must agree."""
+
+import numpy as np
+import pytest
+
+from irlbook.claims import Claims, holm
+from irlbook.errors import ClaimFailed
+
+
+def family(**options):
+    claims = Claims("chapter 99", **options)
+    claims.paired("up", [1.0, 1.1, 0.9, 1.0, 1.05])
+    claims.paired("down", [-2.0, -2.2, -1.9, -2.1, -2.05])
+    claims.paired("nothing", [0.3, -0.2, 0.1, -0.4, 0.2])
+    return claims
+
+
+TEXT = {"up": "greater", "down": "less", "nothing": "not established"}
+
+
+def test_holm_on_an_example_worked_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
+
+
+def test_under_the_null_any_claim_is_established_in_a_twentieth_of_the_families():
+    rng, wrong, families = np.random.default_rng(0), 0, 800
+    for _ in range(families):
+        claims = Claims("null")
+        for k in range(6):
+            claims.paired(str(k), rng.normal(size=6))
+        wrong += any(side != "not established" for side in claims.sides().values())
+    assert abs(wrong / families - 0.05) < 4 * (0.05 * 0.95 / families) ** 0.5
+
+
+def test_a_text_that_agrees_is_printed_with_its_levels(capsys):
+    family().conclude(TEXT)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "3 claims, one family, Holm at 0.05:"
+    assert said[1] == "ok: up; 5 seeds (p < 0.001)"
+    assert said[2].startswith("the other way round: down")
+    assert said[3] == "not established: nothing; 5 seeds"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"nothing": "greater"}, {"up": "less"}, {"up": "not established"}, {"down": "greater"}],
+)
+def test_a_text_that_says_more_or_less_than_the_family_stops(changes):
+    with pytest.raises(ClaimFailed, match=next(iter(changes))):
+        family().conclude(TEXT | changes)
+
+
+def test_of_another_model_a_difference_is_reported(capsys):
+    family(ours=False).conclude(TEXT | {"nothing": "greater"})
+    assert (
+        "not established: nothing; 5 seeds (the book's model: greater)" in capsys.readouterr().out
+    )
+
+
+def test_a_claim_left_out_of_the_text_stops():
+    with pytest.raises(ClaimFailed, match="nothing"):
+        family().conclude({"up": "greater", "down": "less"})
+
+
+def test_a_correction_can_take_a_claim_away():
+    """p = .03 alone is established, and beside two idle claims it is not."""
+    values = [0.2, 1.0, 0.4, 0.9, 0.1]
+    alone, beside = Claims("a"), Claims("b")
+    alone.paired("x", values)
+    p = alone.made[0].p
+    beside.paired("x", values)
+    beside.paired("idle", [0.3, -0.2, 0.1, -0.4, 0.2])
+    beside.paired("idle too", [0.1, -0.2, 0.3, -0.4, 0.2])
+    assert 0.05 / 3 < p < 0.05
+    assert alone.sides()["x"] == "greater" and beside.sides()["x"] == "not established"
+
+
+@pytest.mark.parametrize("x, y", [([1, 2], 0), ([1, 2, np.nan], 0), ([1, 2, 3], [1, 2]), (1.0, 0)])
+def test_what_is_no_comparison_over_seeds_is_refused(x, y):
+    with pytest.raises(ClaimFailed, match="three seeds"):
+        Claims("c").paired("x", x, y)
+
+
+def test_what_another_model_breaks_is_not_established(capsys):
+    claims = Claims("c", ours=False)
+    claims.paired("broken", [1.0, 2.0, np.nan])
+    claims.paired("whole", [1.0, 1.1, 1.2])
+    assert claims.sides() == {"broken": "not established", "whole": "greater"}
+    claims.conclude({"broken": "greater", "whole": "greater"})
+    assert "not established: broken; 3 seeds (the book's model: greater)" in capsys.readouterr().out
+
+
+def test_without_spread_the_answer_is_plain():
+    claims = Claims("c")
+    claims.paired("one", [1.0, 1.0, 1.0])
+    claims.paired("zero", [0.0, 0.0, 0.0])
+    claims.paired("raw", [2.0, 1.0, 4.0], [1.0, 1.0, 2.0])
+    one, zero, raw = claims.made
+    assert (one.p, zero.p) == (0.0, 1.0)
+    assert (raw.mean, raw.lowest, raw.highest) == (1.0, 0.0, 2.0)
+
+
+def test_the_raw_figures_are_shown(capsys):
+    family().show()
+    assert "5 seeds" in capsys.readouterr().out
+
+
+def test_seeds_that_are_no_pairs_are_compared_by_welch():
+    from scipy.stats import ttest_ind
+
+    x, y = [1.0, 2.0, 3.0, 5.0], [0.0, 0.5, 0.2]
+    claims = Claims("c")
+    claims.independent("x above y", x, y)
+    claim = claims.made[0]
+    assert claim.p == ttest_ind(x, y, equal_var=False).pvalue
+    assert claim.seeds == "4 and 3 seeds" and claim.mean == pytest.approx(2.75 - 0.7 / 3)
+    claims.independent("runs", x, y, of="runs")
+    assert claims.made[1].seeds == "4 and 3 runs"

@@ -1,0 +1,81 @@
+"""docs/teaching.md says what the chapters and the cards say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from irlbook.authoring import course
+from irlbook.authoring.notebooks import read
+from irlbook.authoring.repository import chapters
+from irlbook.exercises import get
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+
+
+def test_the_generated_parts_are_up_to_date():
+    assert course.renewed(ROOT) == {}, "run python -m irlbook.authoring.course"
+
+
+def test_no_chapter_needs_a_later_one_and_each_but_the_first_needs_some():
+    for number, path in enumerate(chapters(ROOT)):
+        needs, helps = course.prerequisites(read(path))
+        assert all(n < number for n in needs + helps) and not set(needs) & set(helps)
+        assert bool(needs) == (number > 1), path.name
+
+
+@pytest.mark.parametrize(
+    ("text", "needs", "helps"),
+    [
+        ("**You need** chapter 1 (a) and chapter 3 (b). From chapter 5 a word.", [1, 3], [5]),
+        ("**Before it** you need [chapter 1](01_x.ipynb): a. Torch helps.", [1], []),
+        ("**Prerequisites.** Chapter 3 (a); chapter 2 (b) helps. **Survey**: chapter 4.", [3], [2]),
+        (
+            "**You need** chapter 2, chapter 3. Chapters 4 and 5 help. **In the survey**",
+            [2, 3],
+            [4, 5],
+        ),
+        ("No word about it.", [], []),
+    ],
+)
+def test_what_a_chapter_needs_is_read_from_its_own_sentence(text, needs, helps):
+    cells = [
+        nbformat.v4.new_markdown_cell("# 6 \u00b7 A chapter"),
+        nbformat.v4.new_markdown_cell(text),
+    ]
+    assert course.prerequisites(nbformat.v4.new_notebook(cells=cells)) == (needs, helps)
+
+
+def test_a_syllabus_never_takes_a_chapter_before_what_it_needs():
+    books = [read(path) for path in chapters(ROOT)]
+    needs = {n: set(course.prerequisites(book)[0]) for n, book in enumerate(books)}
+    order = [
+        int(n)
+        for n in re.search(r"in this order\): ([\d, and]+)", PAGE)[1].replace("and", ",").split(",")
+        if n.strip()
+    ]
+    semester = PAGE.split("**A semester**")[1].split("**Self-study**")[0]
+    weeks = [
+        int(n) for row in re.findall(r"\| \d+ \| ([\d, ]+) \|", semester) for n in row.split(",")
+    ]
+    assert weeks == list(range(16))
+    for syllabus in (order, weeks):
+        for place, chapter in enumerate(syllabus):
+            assert needs[chapter] <= set(syllabus[:place]), chapter
+
+
+def test_the_minutes_of_the_module_are_those_of_the_cards():
+    module = PAGE.split("**A module of four weeks**")[1].split("**A semester**")[0]
+    rows = re.findall(r"\| ex\. ([^|]+) \| (\d+) \|", module)
+    assert len(rows) == 4
+    for text, minutes in rows:
+        total = 0
+        for chapter, first, last in re.findall(r"(\d+)\.(\d+)\u2013\d+\.(\d+)", text):
+            total += sum(
+                get(f"{int(chapter):02d}.{n}").minutes for n in range(int(first), int(last) + 1)
+            )
+        assert total == int(minutes), text
