@@ -160,6 +160,9 @@ class Claims:
     def conclude(self, text: Mapping[str, Side]) -> None:
         """Print what is established, and stop if the text says anything else.
 
+        Levels of p stand in the table of `show`: like all learned digits they differ from computer
+        to computer, and what is printed here is compared.
+
         Args:
             text: for each claim of the family, what the chapter says of it.
 
@@ -179,15 +182,9 @@ class Claims:
             if side != text[claim.name]:
                 other = f" (the book's model: {text[claim.name]})"
             word = {"greater": "ok", "less": "the other way round"}.get(side, side)
-            kept = "" if side == "not established" else f" (p {_below(adjusted[claim.name])})"
-            display.say(f"{word}: {claim.name}; {claim.seeds}{kept}{other}")
+            display.say(f"{word}: {claim.name}; {claim.seeds}{other}")
 
     def _side(self, claim: Claim, p: float) -> Side:
         if not p < self.level:
             return "not established"
         return "greater" if claim.mean > 0 else "less"
-
-
-def _below(p: float) -> str:
-    """The first usual level above p: digits would differ from computer to computer."""
-    return next(f"< {level:g}" for level in (0.001, 0.01, 0.05, 1.0, 2.0) if p < level)

@@ -13,7 +13,6 @@ from irlbook.exercises.expect import (
     expect_line,
     expect_picture,
 )
-from irlbook.imitation.fixed_horizon_study import demonstration
 from irlbook.rl.advantages import gae
 
 WITHOUT = ("irlbook.imitation", "irlbook.rl")
@@ -230,6 +229,8 @@ def upright_steps(weights: dict[str, np.ndarray], seed: int, episodes: int = 50)
 
 
 def check_train(answer, rng):
+    from irlbook.imitation.fixed_horizon_study import demonstration  # brings torch
+
     means = []
     for _ in range(TRIES):
         seen, done = demonstration(int(rng.integers(10_000)))
