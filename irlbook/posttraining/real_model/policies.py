@@ -114,7 +114,7 @@ class PolicyRun:
 
     kind: Kind
     beta: float
-    learning_rate: float = 5e-5
+    learning_rate: float = 2e-5
     epochs: float = 1.0
     steps: int | None = None
     batch: int = 8
@@ -126,16 +126,14 @@ RUNS: dict[str, PolicyRun] = {
     "dpo 0.3": PolicyRun("dpo", 0.3),
     "dpo 1": PolicyRun("dpo", 1.0),
     "dpo 3": PolicyRun("dpo", 3.0),
-    "noise 0.1": PolicyRun("noise", 0.1),
-    "all pairs 1": PolicyRun("all pairs", 1.0, batch=2),
-    "dpo 0.1, rate 1e-5": PolicyRun("dpo", 0.1, learning_rate=1e-5),
-    "dpo 1, rate 1e-5": PolicyRun("dpo", 1.0, learning_rate=1e-5),
-    "all pairs 1, rate 1e-5": PolicyRun("all pairs", 1.0, learning_rate=1e-5, batch=2),
-    "dpo 1, rate 1e-5, three passes": PolicyRun("dpo", 1.0, learning_rate=1e-5, epochs=3),
-    "dpo 0.1, lora": PolicyRun("dpo", 0.1, learning_rate=5e-4, lora=8),
     "tilt 0.2": PolicyRun("tilt", 0.2, batch=2),
-    "rloo gold": PolicyRun("gold", 0.05, steps=16, batch=12),
-    "rloo proxy": PolicyRun("proxy", 0.05, steps=16, batch=12),
+    "rloo gold": PolicyRun("gold", 0.05, learning_rate=5e-5, steps=16, batch=12),
+    "rloo proxy": PolicyRun("proxy", 0.05, learning_rate=5e-5, steps=16, batch=12),
+    "noise 0.1": PolicyRun("noise", 0.1),
+    "dpo 0.1, rate 5e-5": PolicyRun("dpo", 0.1, learning_rate=5e-5),
+    "dpo 1, rate 5e-5": PolicyRun("dpo", 1.0, learning_rate=5e-5),
+    "dpo 0.1, lora": PolicyRun("dpo", 0.1, learning_rate=5e-4, lora=8),
+    "all pairs 1": PolicyRun("all pairs", 1.0, batch=2),
 }
 
 
