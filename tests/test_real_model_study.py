@@ -455,6 +455,28 @@ def test_the_study_goes_on_where_it_was_killed(small, tmp_path, monkeypatch):
     assert len(raw["policies"]["tilt"]) == len(study.STRENGTHS)
 
 
+def test_the_study_goes_on_on_another_machine(small, tmp_path, monkeypatch):
+    """The folder of jobs is gone; the file of results says what need not be measured again."""
+    small.run("policies")
+    small.bugs()
+    first = small.write(tmp_path / "out.json")
+    trained = []
+    monkeypatch.setattr(study, "train_offline", lambda *a: trained.append(a[5]))
+    there = study.RealModelStudy(small.folder, tmp_path / "new", TASK, seeds=[0], earlier=first)
+    there.run("policies")
+    again = there.write(tmp_path / "again.json")
+    assert not trained
+    assert again["policies"] == first["policies"] and again["bugs"] == first["bugs"]
+    assert again["card"]["jobs"] == first["card"]["jobs"]
+    more = study.RealModelStudy(small.folder, tmp_path / "new", TASK, seeds=[1], earlier=first)
+    raw = more.collect()
+    assert raw["card"]["seeds"] == [0, 1] and "dpo 1, seed 1" in raw["card"]["missing"]
+    assert raw["policies"]["runs"] == first["policies"]["runs"]
+    other = replace(TASK, temperature=1.0)
+    nothing = study.RealModelStudy(small.folder, tmp_path / "new", other, earlier=first).collect()
+    assert "bugs" not in nothing and "policies" not in nothing
+
+
 def test_a_job_that_cannot_be_read_is_named(small):
     path = small.path("bugs", {"machine": small.machine})
     path.parent.mkdir()
@@ -498,10 +520,13 @@ def test_the_check_measures_anew_and_hears_a_change(small, tmp_path, capsys):
 def test_what_ships_says_what_was_measured_and_what_is_missing():
     raw = study.load()
     assert len(raw["card"]["weights_sha256"]) == 64 and raw["card"]["import"]["lost"]
-    measured = set(raw["policies"]["runs"])
-    assert {name.rpartition(", seed")[0] for name in raw["card"]["missing"] if "seed" in name} == (
-        set(policies.RUNS) - measured
-    )
+    runs, seeds = raw["policies"]["runs"], raw["card"]["seeds"]
+    measured = {f"{name}, seed {seed}" for name in runs for seed in runs[name]["seeds"]}
+    missing = {name for name in raw["card"]["missing"] if ", seed " in name}
+    assert not measured & missing
+    assert measured | missing == {f"{name}, seed {k}" for name in policies.RUNS for k in seeds}
+    assert all(runs[name]["settings"] == asdict(policies.RUNS[name]) for name in runs)
+    assert raw["card"]["cpu_seconds"] == pytest.approx(sum(raw["card"]["jobs"].values()), abs=1)
     assert raw["bugs"]["tokenizer"]["pad_is_eos"]
     assert raw["bugs"]["end_token"]["ends_in_the_loss"] == 0
     gold, kl = (np.array([point[k] for point in raw["policies"]["tilt"]]) for k in ("gold", "kl"))

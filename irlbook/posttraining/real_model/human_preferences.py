@@ -351,18 +351,20 @@ def measure_all_fine_tuned(study: Any) -> None:
 
 
 def collect(study: Any) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
-    """What is there of these jobs: results, records of the jobs, and which are missing."""
+    """What is there of these jobs: results, records of the jobs, and which are missing.
+
+    A result of `study.earlier` stands where the job was not run again.
+    """
     jobs = {"frozen": ("rewards", _settings(study))}
     for lora, rate in FINE_TUNED:
         name = _name(lora)
         jobs[name] = (name, _settings(study) | {"lora": lora, "learning_rate": rate})
     found = {key: study.found(*job) for key, job in jobs.items()}
     there = {key: record for key, record in found.items() if record is not None}
-    return (
-        {key: record["result"] for key, record in there.items()},
-        list(there.values()),
-        [key if key != "frozen" else "rewards" for key in found if key not in there],
-    )
+    results = {k: v for k, v in study.earlier.get("rewards", {}).items() if k in jobs}
+    results |= {key: record["result"] for key, record in there.items()}
+    absent = [key if key != "frozen" else "rewards" for key in jobs if key not in results]
+    return results, list(there.values()), absent
 
 
 def _name(lora: int | None) -> str:

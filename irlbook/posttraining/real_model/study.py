@@ -5,8 +5,9 @@
 
 A *job* is one measurement with all its settings. What it found is written, all or nothing, under a
 name made of them; the same call again goes on with the jobs that are missing, and a training run
-goes on from its last checkpoint. The file of results is made anew from what is there after each
-job, and says what is missing.
+goes on from its last checkpoint. The file of results is made anew from what is there, and says what
+is missing. What an earlier file holds of the same weights and the same task is kept, and its
+policies are not trained again: the study can go on on another machine.
 """
 
 from __future__ import annotations
@@ -108,10 +109,25 @@ class RealModelStudy:
         data: Path | None = None,
         pairs: int = 500,
         note: str = "",
+        earlier: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.work, self.seeds = folder, work, tuple(seeds)
         self.task, self.data, self.pairs = task or Task(), data, pairs
         self.weights, self.note = weights_digest(folder), note
+        self.earlier = self._same(earlier)
+
+    def _same(self, earlier: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """An earlier file of results, if it was measured on these weights and for this task."""
+        card = (earlier or {}).get("card", {})
+        asked = {k: v for k, v in card.get("task", {}).items() if k in self.task.settings()}
+        same = card.get("weights_sha256") == self.weights and asked == self.task.settings()
+        return (earlier or {}) if same else {}
+
+    def _earlier_run(self, name: str, run: PolicyRun, seed: int) -> dict[str, Any] | None:
+        kept = self.earlier.get("policies", {}).get("runs", {}).get(name)
+        if kept is None or kept["settings"] != asdict(run):
+            return None
+        return kept["seeds"].get(str(seed))
 
     @cached_property
     def loaded(self) -> tuple[Any, Any]:
@@ -244,11 +260,9 @@ class RealModelStudy:
             self.rewards(part)
         else:
             for seed in self.seeds:
-                self.pool("train", seed)
-            self.pool("held out", 0)
-            for seed in self.seeds:
                 for name in runs or RUNS:
-                    self.policy(name, RUNS[name], seed)
+                    if self._earlier_run(name, RUNS[name], seed) is None:
+                        self.policy(name, RUNS[name], seed)
 
     # Results --------------------------------------------------------------------------------------
 
@@ -256,6 +270,11 @@ class RealModelStudy:
     def machine(self) -> dict[str, str]:
         """Device and precision, which may change the last digits of every number."""
         return {"device": self.task.device, "precision": self.task.precision}
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """Those that are asked for, and those of the earlier file."""
+        return sorted({*self.seeds, *self.earlier.get("card", {}).get("seeds", [])})
 
     def _policy_settings(self, run: PolicyRun, seed: int) -> dict[str, Any]:
         return {"run": asdict(run), "task": self.task.settings(), "seed": seed}
@@ -269,81 +288,89 @@ class RealModelStudy:
         if bugs:
             records.append(bugs)
             parts["bugs"] = bugs["result"]
+        elif "bugs" in self.earlier:
+            parts["bugs"] = self.earlier["bugs"]
         else:
             missing.append("bugs")
         parts["rewards"], own, absent = human_preferences.collect(self)
         records += own
         missing += absent
-        pools = {"task": self.task.settings(), "seed": 0}
-        start = self.found("pool held out", pools)
-        if start is None:
-            missing.append("policies")
+        start = self.found("pool held out", {"task": self.task.settings(), "seed": 0})
+        if start is not None:
+            parts["policies"] = self._start(start)
+            records.append(start)
+        elif "policies" in self.earlier:
+            parts["policies"] = dict(self.earlier["policies"])
         else:
-            parts["policies"], own, absent = self._policies(start)
+            missing.append("policies")
+        if "policies" in parts:
+            parts["policies"]["runs"], own, absent = self._runs(start)
             records += own
             missing += absent
-        spent = sum(record["cpu_seconds"] for record in records)
+        before = self.earlier.get("card", {})
+        spent = before.get("jobs", {}) | {_full_name(r): r["cpu_seconds"] for r in records}
+        peaks = [before.get("peak_mb", 0), *(record["peak_mb"] for record in records)]
+        dates = {*before.get("dates", []), *(record["date"] for record in records)}
         return {
             "card": self._card()
             | {
-                "cpu_seconds": round(spent),
-                "peak_mb": max((record["peak_mb"] for record in records), default=0),
-                "dates": sorted({record["date"] for record in records}),
+                "cpu_seconds": round(sum(spent.values())),
+                "jobs": spent,
+                "peak_mb": max(peaks),
+                "dates": sorted(dates),
                 "missing": missing,
             },
             **parts,
         }
 
-    def _policies(
-        self, start: Mapping[str, Any]
+    def _start(self, held_out: Mapping[str, Any]) -> dict[str, Any]:
+        """The start's samples to the held-out prompts: their gold, the exact tilt, best of n."""
+        pool = Pool.from_json(held_out["result"])
+        tokenizer = models.load_tokenizer(self.folder)
+        mine = pool.evaluation(self.task.held_out_samples)
+        tilts = [(strength, *tilt(pool.gold, strength)) for strength in STRENGTHS]
+        best = best_of_n_points(pool.gold, [n for n in NS if n <= pool.gold.shape[1]])
+        return {
+            "start": _rounded(summarise(mine, pool.gold, classes_of(tokenizer)))
+            | {"texts": self._texts(mine, tokenizer)},
+            "tilt": [_rounded({"strength": s, "gold": gold, "kl": kl}) for s, gold, kl in tilts],
+            "best_of_n": [_rounded(point) for point in best],
+        }
+
+    def _runs(
+        self, held_out: Mapping[str, Any] | None
     ) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
-        pool = Pool.from_json(start["result"])
+        """Each trained policy that there is, the records of its jobs, and which are missing."""
         tokenizer = models.load_tokenizer(self.folder)
         classes = classes_of(tokenizer)
-        records, missing = [dict(start)], []
         runs: dict[str, Any] = {}
-        for seed in self.seeds:
-            settings = {"task": self.task.settings(), "seed": seed}
-            if train := self.found("pool train", settings):
+        records, missing = [], []
+        for seed in self.all_seeds:
+            if train := self.found("pool train", {"task": self.task.settings(), "seed": seed}):
                 records.append(train)
         for name, run in RUNS.items():
-            for seed in self.seeds:
+            for seed in self.all_seeds:
                 record = self.found(name, self._policy_settings(run, seed))
-                if record is None:
+                if record is not None and held_out is not None:
+                    records.append(record)
+                    pool = Pool.from_json(held_out["result"])
+                    evaluation = Evaluation(**record["result"]["evaluation"])
+                    more = _target(run, pool)
+                    more |= direction(np.array(record["result"]["log_ratios"]), pool.gold)
+                    found = {
+                        **_rounded(summarise(evaluation, pool.gold, classes) | more),
+                        "training": record["result"]["training"],
+                        "texts": self._texts(evaluation, tokenizer),
+                        "cpu_seconds": record["cpu_seconds"],
+                    }
+                else:
+                    found = self._earlier_run(name, run, seed)
+                if found is None:
                     missing.append(f"{name}, seed {seed}")
-                    continue
-                records.append(record)
-                evaluation = Evaluation(**record["result"]["evaluation"])
-                more = _target(run, pool)
-                more |= direction(np.array(record["result"]["log_ratios"]), pool.gold)
-                runs.setdefault(name, {"settings": asdict(run), "seeds": {}})["seeds"][
-                    str(seed)
-                ] = {
-                    **_rounded(summarise(evaluation, pool.gold, classes) | more),
-                    "training": record["result"]["training"],
-                    "texts": self._texts(evaluation, tokenizer),
-                    "cpu_seconds": record["cpu_seconds"],
-                }
-        mine = pool.evaluation(self.task.held_out_samples)
-        return (
-            {
-                "start": _rounded(summarise(mine, pool.gold, classes))
-                | {"texts": self._texts(mine, tokenizer)},
-                "tilt": [
-                    _rounded(
-                        {"strength": s, "gold": tilt(pool.gold, s)[0], "kl": tilt(pool.gold, s)[1]}
-                    )
-                    for s in STRENGTHS
-                ],
-                "best_of_n": [
-                    _rounded(p)
-                    for p in best_of_n_points(pool.gold, [n for n in NS if n <= pool.gold.shape[1]])
-                ],
-                "runs": runs,
-            },
-            records,
-            missing,
-        )
+                else:
+                    own = runs.setdefault(name, {"settings": asdict(run), "seeds": {}})
+                    own["seeds"][str(seed)] = found
+        return runs, records, missing
 
     def _texts(self, evaluation: Evaluation, tokenizer: Any) -> list[dict[str, Any]]:
         """The first two samples to each of a few held-out prompts, to read."""
@@ -367,7 +394,7 @@ class RealModelStudy:
             "import": known,
             "note": self.note,
             "task": asdict(self.task),
-            "seeds": list(self.seeds),
+            "seeds": self.all_seeds,
             "made_with": versions(),
             "threads": torch.get_num_threads(),
         }
@@ -425,12 +452,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     task = replace(Task(), device=given.device, precision=given.precision)
     work = given.work or given.out.with_suffix(".parts")
+    earlier = load(given.out) if given.out.is_file() else None
     study = RealModelStudy(
-        given.model, work, task, given.seeds, given.data, given.pairs, given.note
+        given.model, work, task, given.seeds, given.data, given.pairs, given.note, earlier
     )
     if given.check:
         model, tokenizer = study.loaded
-        stored = load(given.out)
+        stored = earlier or load(given.out)
         if stored["card"]["weights_sha256"] != study.weights:
             print(f"{given.out} was measured on other weights; nothing to compare", file=sys.stderr)
             return 2
@@ -467,6 +495,12 @@ def _target(run: PolicyRun, pool: Pool) -> dict[str, float]:
         return {}
     gold, kl = tilt(pool.gold, strengths[run.kind])
     return {"target_strength": strengths[run.kind], "target_gold": gold, "target_kl": kl}
+
+
+def _full_name(record: Mapping[str, Any]) -> str:
+    """A job's name, with its seed where it has one."""
+    seed = record["settings"].get("seed")
+    return record["job"] if seed is None else f"{record['job']}, seed {seed}"
 
 
 def _plain(value: Any) -> Any:
