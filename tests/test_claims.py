@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from irlbook.claims import Claims, holm
+from irlbook.claims import ON_SOME, Claims, holm
 from irlbook.errors import ClaimFailed
 
 
@@ -49,6 +49,14 @@ def test_a_text_that_agrees_is_printed(capsys):
 def test_a_text_that_says_more_or_less_than_the_family_stops(changes):
     with pytest.raises(ClaimFailed, match=next(iter(changes))):
         family().conclude(TEXT | changes)
+
+
+@pytest.mark.parametrize("name", ["up", "nothing"])
+def test_what_processors_disagree_about_is_printed_the_same_by_both(name, capsys):
+    family().conclude(TEXT | {name: ON_SOME})
+    assert f"greater on some processors: {name}; 5 seeds" in capsys.readouterr().out
+    with pytest.raises(ClaimFailed, match="down"):
+        family().conclude(TEXT | {"down": ON_SOME})
 
 
 def test_of_another_model_a_difference_is_reported(capsys):
