@@ -61,6 +61,7 @@ __all__ = [
     "SamplingError",
     "SeparablePreferencesError",
     "ShapeError",
+    "SiteError",
     "StaleSamplesError",
     "TerminalPotentialError",
     "TerminalRewardError",
@@ -187,6 +188,10 @@ class EnvironmentProblemError(IrlbookError, RuntimeError):
 
 class RepositoryNotFoundError(IrlbookError, FileNotFoundError):
     """The notebooks, or the checkout that an author needs, cannot be found from here."""
+
+
+class SiteError(IrlbookError, ValueError):
+    """The built website is missing, or not whole: it cannot be printed."""
 
 
 class WorkingCopyError(IrlbookError, FileExistsError):

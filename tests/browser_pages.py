@@ -3,7 +3,6 @@
 import functools
 import http.server
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,27 +11,18 @@ from pathlib import Path
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-QUIET = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-)
+from irlbook.authoring.pdf import find_browser, opened
 
 
 @contextmanager
 def browser() -> Iterator:
     """A headless Chromium; skips the test, with the reason, where there is none."""
-    program = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if program is None:
+    if find_browser() is None:
         pytest.skip("no Chromium is installed here (on Debian: apt-get install chromium)")
     if missing := [p for p in ("playwright", "axe_playwright_python") if find_spec(p) is None]:
         pytest.skip(f"the extra browser is not installed ({', '.join(missing)})")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=list(QUIET))
-        yield opened
-        opened.close()
+    with opened() as started:
+        yield started
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

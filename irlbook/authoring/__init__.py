@@ -76,6 +76,18 @@ __all__, __getattr__, __dir__ = front(
             "serving_code_is_folded",
             "visible_cells_are_short",
         ],
+        "pdf": [
+            "Book",
+            "Heading",
+            "PrintedPage",
+            "find_browser",
+            "join",
+            "opened",
+            "page_numbers",
+            "pages_to_print",
+            "print_book",
+            "with_outline",
+        ],
         "prose": [
             "Word",
             "finds_of_proselint",

@@ -135,14 +135,14 @@ def _join_lines(part: dict[str, Any]) -> None:
             part["data"][mime] = "".join(value)
 
 
-def write_atomically(path: Path | str, text: str) -> None:
+def write_atomically(path: Path | str, content: str | bytes) -> None:
     """Write a file in one step: a reader sees the old file or the new one, never half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         os.chmod(temporary, path.stat().st_mode if path.exists() else 0o644)
         os.replace(temporary, path)
     except BaseException:
