@@ -233,7 +233,11 @@ def test_the_book_is_printed_with_an_outline_and_links_that_stay_inside(printer,
     inside = [str(link["/Dest"]) for link in links if "/Dest" in link]
     assert set(inside) <= set(reader.named_destinations) and len(inside) > 8
     assert {str(link["/A"]["/URI"]) for link in links if "/A" in link} == {"https://arxiv.org/"}
-    assert said == ["1 tables, formulas and programs made smaller to fit"]
+    assert said == [
+        "1 tables, formulas and programs made smaller to fit",
+        "print 1: for the page numbers",
+        "print 2: with them",
+    ]
     assert "END" in text[4], "a long line is not cut off"
     assert [path.name for path in out.parent.iterdir()] == ["book.pdf"]
 

@@ -72,6 +72,7 @@ _STYLE = Path(__file__).with_suffix(".css")
 _BOOK = "http://irlbook.invalid/"  # asked of nobody: the site's folder answers
 _SCALE = 0.8  # the site's letters are made for a screen
 _WIDTH = round((210 - 2 * 18) / 25.4 * 96 / _SCALE)  # of the text, in CSS pixels; see pdf.css
+_PRINTS = 5  # the contents get their page numbers from the print before
 _NAMING = {"id", "for", "aria-labelledby", "aria-describedby"}
 _NOTE = "Code that draws, checks or tabulates is left out here: the notebooks hold all of it."
 _SHORT = 15  # lines of code that stay on one page
@@ -108,6 +109,12 @@ _TOO_WIDE = """() => [
     * box.currentCSSZoom > document.body.clientWidth + 2)
   .map((box) => `wider than the paper: ${box.tagName.toLowerCase()} of ${
     box.closest("article").id}, ${box.textContent.trim().slice(0, 60)}`)"""
+# Chromium may break pages in another place when it prints the same layout again.
+_ANEW = """() => {
+  document.body.style.display = "none";
+  document.body.offsetHeight;
+  document.body.style.display = "";
+}"""
 _NUMBER = """(numbers) => document.querySelectorAll("[data-place]").forEach(
   (entry) => { entry.textContent = numbers[entry.dataset.place]; })"""
 
@@ -454,13 +461,17 @@ def print_book(site: Path, out: Path, say: Callable[[str], None] = print) -> int
         _no_faults(site, tab.evaluate(_FAULTS))
         say(f"{tab.evaluate(_FIT)} tables, formulas and programs made smaller to fit")
         _no_faults(site, tab.evaluate(_TOO_WIDE))
-        # The contents get their page numbers from a first print.
-        numbers = page_numbers(PdfReader(io.BytesIO(_printed(tab))))
-        tab.evaluate(_NUMBER, numbers)
-        pdf = _printed(tab)
-    reader = PdfReader(io.BytesIO(pdf))
-    if page_numbers(reader) != numbers:
-        raise SiteError("the pages moved when the contents got their numbers")
+        numbers: dict[str, int] = {}
+        for attempt in range(_PRINTS):
+            say(f"print {attempt + 1}: {'for the page numbers' if not numbers else 'with them'}")
+            tab.evaluate(_ANEW)
+            pdf = _printed(tab)
+            reader = PdfReader(io.BytesIO(pdf))
+            if (found := page_numbers(reader)) == numbers:
+                break
+            tab.evaluate(_NUMBER, numbers := found)
+        else:
+            raise SiteError(f"the page numbers still change after {_PRINTS} prints of {site}")
     write_atomically(out, with_outline(pdf, book.headings))
     return len(reader.pages)
 
