@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -442,6 +444,29 @@ def test_a_kill_between_the_two_renames_loses_nothing(saved, model, tmp_path):
     folder.rename(tmp_path / ".lm.old")
     assert logps(load_lm(folder)[0]).equal(logps(model))
     assert folder.is_dir()
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(saved, model, tokenizer, tmp_path):
+    """A save is killed while it writes; then another process is writing, and one elsewhere."""
+    script = """
+import os, sys
+from irlbook.lm import models
+model, tokenizer = models.load_lm(sys.argv[1])
+model.save_pretrained = lambda folder: os._exit(9)
+models.save(model, tokenizer, sys.argv[2])
+"""
+    folder = tmp_path / "lm"
+    killed = subprocess.run([sys.executable, "-c", script, saved, folder], check=False)
+    assert killed.returncode == 9
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".lm.new.")
+    alive = tmp_path / f".lm.new.{platform.node()}.{os.getppid()}.abc"
+    elsewhere = tmp_path / left.name.replace(platform.node(), "another-machine")
+    other = tmp_path / left.name.replace(".lm.", ".lm2.")
+    for kept in (alive, elsewhere, other):
+        kept.mkdir()
+    save(model, tokenizer, folder)
+    assert set(tmp_path.iterdir()) == {folder, alive, elsewhere, other}
 
 
 def test_save_keeps_what_is_not_a_model(saved, model, tokenizer, tmp_path):

@@ -55,6 +55,7 @@ __all__, __getattr__, __dir__ = front(
             "load_reward_model",
             "load_tokenizer",
             "quiet",
+            "remove_leftovers",
             "save",
             "tiny_lm",
         ],

@@ -142,6 +142,7 @@ def import_gguf(
     if dtype not in DTYPES:
         raise UnsupportedModelError(f"dtype is {dtype!r}; use {' or '.join(DTYPES)}.")
     _check_folder(folder, overwrite)
+    models.remove_leftovers(folder)
     say("reading the head of the file")
     found = read_gguf(file)
     _check_room(found, folder, DTYPES[dtype])

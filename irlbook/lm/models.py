@@ -6,8 +6,10 @@ is learned here works unchanged on a large one.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import platform
 import shutil
 import tempfile
 import warnings
@@ -16,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -54,6 +57,7 @@ __all__ = [
     "load_reward_model",
     "load_tokenizer",
     "quiet",
+    "remove_leftovers",
     "save",
     "tiny_lm",
 ]
@@ -263,7 +267,7 @@ def save(
     """Write model and tokenizer as safetensors, all or nothing.
 
     They are written beside `folder` first and then take its place as a whole. A full disk or a
-    kill leaves what was there before.
+    kill leaves what was there before. What a kill left beside it, the next call removes.
 
     Args:
         card: where the model comes from; it is written as card.json.
@@ -277,7 +281,9 @@ def save(
     new = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
+        remove_leftovers(folder)
+        prefix = f"{_aside(folder)}{os.getpid()}."
+        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
         with quiet():
             model.save_pretrained(new)
         tokenizer.save_pretrained(new)
@@ -301,6 +307,22 @@ def save(
         if new is not None:
             shutil.rmtree(new, ignore_errors=True)
     return folder
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what calls of `save` for this folder left beside it when they were killed.
+
+    Only what a process of this machine left, and only if there is no such process any more.
+    """
+    for left in folder.parent.glob(f"{glob.escape(_aside(folder))}*.*"):
+        process = left.name.rsplit(".", 2)[1]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _aside(folder: Path) -> str:
+    """How the name of a folder begins in which this machine writes a model; a process follows."""
+    return f".{folder.name}.new.{platform.node()}."
 
 
 def check_replaceable(folder: Path) -> None:
