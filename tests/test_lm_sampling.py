@@ -192,6 +192,27 @@ def test_batches_and_dropped_rows_change_nothing(max_rows, compact, share):
         same(draw(DOUBLE, max_rows=max_rows, compact=compact), expected, 1e-6)
 
 
+@pytest.mark.parametrize("spare", [0, 1, 5, sampling.SPARE])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+def test_room_in_the_cache_changes_no_bit(kind, spare, monkeypatch):
+    """Rows leave at several steps, and the cache grows, with equal and with unequal prompts."""
+    if kind == "gpt2":
+        config = GPT2Config(vocab_size=30, n_embd=16, n_layer=2, n_head=2, n_positions=64)
+        torch.manual_seed(0)
+        model = sharpened(GPT2LMHeadModel(config), 3.0).eval()
+    else:
+        model = make(kind=kind, kv_heads=2)
+    for prompts in (PROMPTS, [[5, 6], [7, 8]]):
+        with monkeypatch.context() as patch:
+            patch.setattr(sampling, "_make_room", lambda cache: None)
+            expected = draw(model, prompts, max_new_tokens=20)
+        monkeypatch.setattr(sampling, "SPARE", spare)
+        found = draw(model, prompts, max_new_tokens=20)
+        assert found.groups == expected.groups
+        assert found.token_logps.equal(expected.token_logps)
+    assert len({len(response) for response in expected.responses}) > 2
+
+
 def test_seeds_and_prompts_differ():
     samples = draw(prompts=[[5, 6]] * 20, n=20, max_new_tokens=4)
     assert len({tuple(r) for r in samples.responses}) > 100
@@ -264,6 +285,9 @@ def test_inverse_cdf_never_draws_an_impossible_token():
     logps = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).log().expand(4, 5)
     uniform = torch.tensor([0.0, 0.4999, 0.5, 1 - 2**-53], dtype=torch.float64)
     assert inverse_cdf(logps, uniform)[:, 0].tolist() == [1, 1, 3, 3]
+    double = logps.double().contiguous()
+    kept = double.clone()
+    assert inverse_cdf(double, uniform)[:, 0].tolist() == [1, 1, 3, 3] and double.equal(kept)
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,9 @@ def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
     In bfloat16 a log-softmax errs by nats over a sequence, even if the logits are good.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return torch.log_softmax(logits / temperature, dim=-1)
+    if temperature != 1:  # a division of all logits is not free
+        logits = logits / temperature
+    return torch.log_softmax(logits, dim=-1)
 
 
 def token_logps(model: Any, tree: Tree, temperature: float = 1.0) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,23 @@ from irlbook.lm import architecture
 from irlbook.lm.logprobs import check_context, log_softmax
 from irlbook.lm.trees import Group
 
-__all__ = ["Choose", "DROP_SHARE", "Samples", "Seed", "greedy", "inverse_cdf", "nucleus", "sample"]
+__all__ = [
+    "Choose",
+    "DROP_SHARE",
+    "SPARE",
+    "Samples",
+    "Seed",
+    "greedy",
+    "inverse_cdf",
+    "nucleus",
+    "sample",
+]
 
 DROP_SHARE = 0.15
 """Ended rows leave the cache once they are this share of it: leaving copies the whole cache."""
+
+SPARE = 64
+"""Tokens for which the cache makes room at a time: making room copies the whole cache, too."""
 
 Seed = int | tuple[int, ...]
 """Of one prompt: a number, or several."""
@@ -173,7 +187,8 @@ def inverse_cdf(logps: Tensor, uniform: Tensor) -> Tensor:
     Args:
         logps: (r, V). uniform: (r,) in [0, 1), float64.
     """
-    cumulative = logps.double().exp().cumsum(dim=1)
+    # In place: at 50,000 words each new tensor would cost as much as what is computed in it.
+    cumulative = logps.to(torch.float64, copy=True).exp_().cumsum_(dim=1)
     wanted = uniform[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, wanted, right=True).clamp(max=logps.shape[1] - 1)
 
@@ -337,6 +352,7 @@ class _Cached:
         self.logits = out.logits[:, -1].repeat_interleave(n, dim=0)
         if n > 1:
             self.cache.batch_repeat_interleave(n)
+        _make_room(self.cache)
         self.padded = bool((sizes < width).any())
         mask = torch.cat([mask, mask.new_ones(len(mask), max_new_tokens)], dim=1)
         self.mask = mask.repeat_interleave(n, dim=0)  # (R, W + T)
@@ -359,6 +375,63 @@ class _Cached:
         )
         self.position = self.position + 1
         return out.logits[:, -1]
+
+
+def _make_room(cache: Any) -> None:
+    """Let a cache of transformers write each further token behind the others, in place.
+
+    By itself it copies all keys and values for each token. Layers of other kinds stay as they are.
+    """
+    from transformers.cache_utils import DynamicLayer
+
+    for i, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer and layer.get_seq_length():
+            cache.layers[i] = roomy = _roomy_layer()()
+            vars(roomy).update(vars(layer))
+
+
+@cache
+def _roomy_layer() -> Any:
+    """The class of such a layer; transformers is dear to import, so late."""
+    from transformers.cache_utils import DynamicLayer
+
+    class RoomyLayer(DynamicLayer):
+        """`keys` and `values` are the beginning of (R, heads, places, D) with places to spare."""
+
+        held: tuple[Tensor, Tensor] | None = None
+
+        def update(
+            self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+        ) -> tuple[Tensor, Tensor]:
+            past, more = self.keys.shape[-2], key_states.shape[-2]
+            held = self.held
+            if held is None or held[0].shape[-2] < past + more:
+                held = _with_places(self.keys, more), _with_places(self.values, more)
+            for places, new in zip(held, (key_states, value_states), strict=True):
+                places[..., past : past + more, :] = new
+            self._show(held, past + more)
+            return self.keys, self.values
+
+        def batch_select_indices(self, indices: Tensor) -> None:
+            if self.held is None:
+                super().batch_select_indices(indices)
+            else:
+                keys, values = self.held
+                self._show((keys[indices], values[indices]), self.keys.shape[-2])
+
+        def _show(self, held: tuple[Tensor, Tensor], count: int) -> None:
+            self.held = held
+            self.keys, self.values = (places[..., :count, :] for places in held)
+
+    return RoomyLayer
+
+
+def _with_places(states: Tensor, more: int) -> Tensor:
+    """The states (..., L, D) at the beginning of (..., L + more + SPARE, D)."""
+    *rows, past, width = states.shape
+    held = states.new_empty(*rows, past + more + SPARE, width)
+    held[..., :past, :] = states
+    return held
 
 
 class _Plain:
