@@ -320,6 +320,25 @@ def stopping_at(step: int):
     return evaluate
 
 
+def test_many_weights_are_moved_in_one_pass_to_the_same_place(monkeypatch, tmp_path):
+    """Fused AdamW against the plain one, decay and all; and it goes on from a checkpoint."""
+    groups, objective, _ = OBJECTIVES["dpo"]
+    settings = config(checkpoint_every=3, evaluate_every=1, weight_decay=0.1)
+    plain = Bigram()
+    train(plain, groups, objective, settings)
+    assert not training.adamw(plain, settings, torch.device("cpu")).defaults["fused"]
+    monkeypatch.setattr(training.loop, "FUSED", 1)
+    assert training.adamw(plain, settings, torch.device("cpu")).defaults["fused"]
+    whole, again = Bigram(), Bigram()
+    train(whole, groups, objective, settings)
+    assert (whole.table - plain.table).abs().max() < 1e-12
+    assert (whole.table - Bigram().table).abs().max() > 0.1
+    with pytest.raises(Stop):
+        train(Bigram(), groups, objective, settings, out=tmp_path, evaluate=stopping_at(4))
+    train(again, groups, objective, settings, out=tmp_path, evaluate=lambda: {"seen": 1.0})
+    assert again.table.equal(whole.table) and again.shift.equal(whole.shift)
+
+
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
 def test_what_a_run_leaves_is_as_open_as_the_users_umask_says(mask, mode, tmp_path):
     groups, objective, extra = OBJECTIVES["dpo"]
