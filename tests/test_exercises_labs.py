@@ -352,6 +352,19 @@ def test_points_are_seen_where_they_are_marked():
     assert "without markers" in told["line"] and "without markers" not in told["others"]
 
 
+@pytest.mark.parametrize("slope", [1.0, 0.5])
+def test_a_line_by_axline_arrives_as_where_it_runs(slope):
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots()
+    ax.axline((0.0, 0.0), slope=slope)
+    ax.set(xlim=(0.0, 2.0), ylim=(0.0, 2.0))
+    (line,) = codec.loads(codec.dumps(fig)).axes[0].lines
+    np.testing.assert_allclose(line.x, [0.0, 2.0], atol=1e-9)
+    np.testing.assert_allclose(line.y, [0.0, 2.0 * slope], atol=1e-9)
+    plt.close(fig)
+
+
 def test_a_vertical_line_may_be_drawn_by_vlines():
     import matplotlib.pyplot as plt
 

@@ -42,7 +42,7 @@ class Panel:
         title, xlabel, ylabel: as they stand there.
         xscale, yscale: "linear", "log" ...
         legend: the texts of the legend, () without one.
-        lines: what `plot`, `axvline` and `vlines` drew.
+        lines: what `plot`, `axvline`, `vlines` and `axline` drew.
         points: what `scatter` drew, arrays of shape (n, 2).
         bars: the heights of all bars, from left to right.
         images: what `imshow` and `pcolormesh` drew, as arrays.
@@ -83,7 +83,11 @@ def _label(artist: Any) -> str:
 
 
 def _line(line: Any) -> dict[str, Any] | None:
-    x, y = (_floats(values) for values in (line.get_xdata(), line.get_ydata()))
+    drawn = line.get_xdata(), line.get_ydata()
+    if type(line).__name__ == "AxLine":  # its data do not say where it runs: from edge to edge
+        to_pixels = line.get_transform().transform([(0.0, 0.0), (1.0, 1.0)])
+        drawn = line.axes.transData.inverted().transform(to_pixels).T
+    x, y = map(_floats, drawn)
     if x is None or y is None or x.shape != y.shape:
         return None
     marked = str(line.get_marker()).strip().lower() not in ("", "none")
