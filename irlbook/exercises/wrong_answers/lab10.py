@@ -5,18 +5,18 @@ from irlbook.exercises.model import Edit, WrongAnswer
 WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
     "10L.1": {
         "prompt counted": (
-            Edit("(place >= prompt_lengths[:, None]) & ", ""),
+            Edit("(position >= prompt_lengths[:, None]) & ", ""),
             "as if the prompt's tokens count",
         ),
         "end token left out": (
-            Edit("place < lengths[:, None]", "place < lengths[:, None] - 1"),
+            Edit("position < lengths[:, None]", "position < lengths[:, None] - 1"),
             "as if the end token does not count",
         ),
         "first token left out": (
-            Edit("place >= prompt", "place > prompt"),
+            Edit("position >= prompt", "position > prompt"),
             "as if the first token of a response",
         ),
-        "pads counted": (Edit(" & (place < lengths[:, None])", ""), "as if the pads count"),
+        "pads counted": (Edit(" & (position < lengths[:, None])", ""), "as if the pads count"),
         "not shifted": (
             (
                 Edit("logits[:, :-1]", "logits"),
@@ -26,11 +26,11 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "for that token itself",
         ),
         "mask from ids": (
-            Edit("(place < lengths[:, None])", "(ids[:, 1:] != 0)"),
+            Edit("(position < lengths[:, None])", "(ids[:, 1:] != 0)"),
             "tokens of the responses",
         ),
         "lengths of the first row": (
-            Edit("place < lengths[:, None]", "place < lengths[0]"),
+            Edit("position < lengths[:, None]", "position < lengths[0]"),
             "tokens of the responses",
         ),
         "mean of means": (
@@ -43,7 +43,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "sign": (Edit("-logps[counts]", "logps[counts]"), "sign is turned"),
         "sum": (Edit(".mean()", ".sum()"), "you summed"),
         "per response": (Edit(".mean()", ".sum() / len(ids)"), "number of responses"),
-        "per place": (Edit("-logps[counts].mean()", "-(logps * counts).mean()"), "all places"),
+        "per place": (Edit("-logps[counts].mean()", "-(logps * counts).mean()"), "all positions"),
         "probabilities": (Edit("log_softmax", "softmax"), "took probabilities"),
         "unstable": (Edit(".log_softmax(-1)", ".exp()"), "tokens of the responses"),
         "overflows": (
@@ -58,11 +58,15 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
     "10L.2": {
         "last column": (
             Edit(".logits[rows, lengths - 1]", ".logits[:, -1]"),
-            "own distribution|shape|vocabulary|IndexError",
+            "distribution of the model|shape|vocabulary|IndexError",
         ),
-        "one place on": (
+        "one position early": (
             Edit(".logits[rows, lengths - 1]", ".logits[rows, (lengths - 2).clamp(min=0)]"),
-            "own distribution",
+            "distribution of the model",
+        ),
+        "the shipped model": (
+            Edit("load_weights(weights)", "start_model(0)"),
+            "far less surprising",
         ),
         "likeliest token": (
             Edit(
@@ -85,7 +89,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("row[a:b].tolist()", "row[a : b - int(row[b - 1] == END)].tolist()"),
             "holds its end token|at least one token",
         ),
-        "prompt kept": (Edit("row[a:b]", "row[:b]"), "longer than|own distribution|end token"),
+        "prompt kept": (
+            Edit("row[a:b]", "row[:b]"),
+            "longer than|distribution of the model|end token",
+        ),
         "one too many": (
             (
                 Edit("for _ in range(most)", "for _ in range(most + 1)"),
@@ -109,7 +116,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
                 "(logits.softmax(-1).cumsum(-1) < torch.rand(1, generator=dice)).sum(-1)"
                 ".clamp(max=logits.shape[1] - 1)",
             ),
-            "own random numbers|own distribution",
+            "own random numbers|distribution of the model",
         ),
     },
     "10L.3": {
@@ -127,6 +134,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "goes on from the weights",
         ),
         "no seed": (Edit(", generator=dice", ""), "same seed gives the same"),
+        "seed ignored": (Edit("manual_seed(seed)", "manual_seed(0)"), "another seed"),
         "never shuffled": (
             Edit(
                 "torch.randperm(len(demonstrations), generator=dice)",
@@ -138,25 +146,75 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit(".split(16):", ".split(16)[: len(demonstrations) // 16]:"),
             "changes the weights, also one of five",
         ),
+        "last batch dropped where there is another": (
+            Edit(".split(16):", ".split(16)[: max(1, len(demonstrations) // 16)]:"),
+            "a batch of 16 and a batch of one",
+        ),
+        "batches of 8": (Edit(".split(16)", ".split(8)"), "step on the loss of all of them"),
+        "batches of 32": (
+            Edit(".split(16)", ".split(32)"),
+            "are shuffled|a batch of 16 and a batch of one",
+        ),
+        "batches of nearly one size": (
+            Edit(".split(16)", ".chunk(-(-len(demonstrations) // 16))"),
+            "a batch of 16 and a batch of one",
+        ),
+        "drawn with replacement": (
+            Edit(
+                "torch.randperm(len(demonstrations), generator=dice)",
+                "torch.randint(len(demonstrations), (len(demonstrations),), generator=dice)",
+            ),
+            "step on the loss of all of them",
+        ),
+        "another learning rate": (Edit("lr=2e-3", "lr=1e-3"), "learning rate of 0.002"),
+        "a schedule": (
+            Edit(
+                "optimizer.zero_grad()",
+                'optimizer.param_groups[0]["lr"] *= 0.9; optimizer.zero_grad()',
+            ),
+            "learning rate of 0.002|step on the loss",
+        ),
+        "plain gradient descent": (
+            Edit("AdamW(model.parameters(), lr=2e-3, ", "SGD(model.parameters(), lr=2e-3, "),
+            "learning rate of 0.002",
+        ),
+        "torch's weight decay": (Edit(", weight_decay=0.0", ""), "no weight decays"),
+        "a new optimiser each epoch": (
+            Edit(
+                "        for rows in",
+                "        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, "
+                "weight_decay=0.0)\n        for rows in",
+            ),
+            "step on the loss of all of them",
+        ),
+        "four epochs always": (Edit("range(epochs)", "range(4)"), "learning rate|step on the loss"),
         "end token cut off": (
             Edit(
                 "demonstrations[i] for i", "(demonstrations[i][0], demonstrations[i][1][:-1]) for i"
             ),
-            "end by themselves|gold reward",
+            "step on the loss of all of them",
+        ),
+        "end token cut off in a long run": (
+            Edit(
+                "demonstrations[i] for i in",
+                "(demonstrations[i][0], demonstrations[i][1][: -1 if len(demonstrations) > 100 "
+                "else None]) for i in",
+            ),
+            "gold reward",
         ),
         "gradients pile up": (
             Edit("            optimizer.zero_grad()\n", ""),
-            "gold reward|end by themselves",
+            "step on the loss of all of them",
         ),
-        "uphill": (Edit("loss.backward()", "(-loss).backward()"), "end by themselves|gold reward"),
-        "one epoch with tiny steps": (Edit("lr=2e-3", "lr=2e-5"), "gold reward"),
+        "uphill": (Edit("loss.backward()", "(-loss).backward()"), "step on the loss of all"),
+        "tiny steps": (Edit("lr=2e-3", "lr=2e-5"), "learning rate of 0.002"),
     },
     "10L.4": {
         "where training is best": (
             Edit("np.argmin(held_out)", "np.argmin(training)"),
             "vertical line",
         ),
-        "place, not epoch": (
+        "index, not epoch": (
             Edit("epochs[np.argmin(held_out)]", "np.argmin(held_out)"),
             "vertical line",
         ),
@@ -165,7 +223,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "one name": (Edit('"held out"', '"training"'), "legend names both"),
         "no unit": (Edit("loss (nats per token)", "loss"), "unit of the loss"),
         "no label": (Edit('xlabel="epochs", ', ""), "x axis"),
-        "against places": (
+        "against indices": (
             Edit("ax.plot(epochs, training,", "ax.plot(range(len(epochs)), training,"),
             "training loss against the epochs",
         ),

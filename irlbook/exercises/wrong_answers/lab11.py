@@ -8,8 +8,8 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "def read_reward(hidden, lengths, head):\n    return hidden[:, -1] @ head",
             "in the last column",
         ),
-        "first pad": (Edit("lengths - 1", "lengths"), "one place too far"),
-        "one early": (Edit("lengths - 1", "lengths - 2"), "one place too early"),
+        "first pad": (Edit("lengths - 1", "lengths"), "one position too far"),
+        "one early": (Edit("lengths - 1", "lengths - 2"), "one position too early"),
         "first token": (Edit("lengths - 1", "0 * lengths"), "at the first token"),
         "longest row": (
             Edit("lengths - 1", "0 * lengths + lengths.max() - 1"),
@@ -21,7 +21,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
         "mean of all": (
             "def read_reward(hidden, lengths, head):\n    return (hidden @ head).mean(1)",
-            "mean over all places",
+            "mean over all positions",
         ),
         "sum": (
             "def read_reward(hidden, lengths, head):\n"
@@ -46,7 +46,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
     "11L.2": {
         "exchanged": (
             Edit("-logsigmoid(chosen - rejected)", "-logsigmoid(rejected - chosen)"),
-            "changed places",
+            "are exchanged",
         ),
         "sign": (Edit("-logsigmoid", "logsigmoid"), "sign is turned"),
         "sum": (Edit(".mean()", ".sum()"), "you summed"),
@@ -104,6 +104,63 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("torch.randperm(len(pairs), generator=dice)", "torch.arange(len(pairs))"),
             "are shuffled",
         ),
+        "seed ignored": (Edit("manual_seed(seed)", "manual_seed(0)"), "another seed"),
+        "last batch dropped": (
+            Edit(".split(32):", ".split(32)[: len(pairs) // 32]:"),
+            "five pairs are a batch",
+        ),
+        "last batch dropped where there is another": (
+            Edit(".split(32):", ".split(32)[: max(1, len(pairs) // 32)]:"),
+            "a batch of 32 and a batch of one",
+        ),
+        "batches of 16": (Edit(".split(32)", ".split(16)"), "step on the loss of all of them"),
+        "batches of 64": (
+            Edit(".split(32)", ".split(64)"),
+            "are shuffled|a batch of 32 and a batch of one",
+        ),
+        "batches of nearly one size": (
+            Edit(".split(32)", ".chunk(-(-len(pairs) // 32))"),
+            "a batch of 32 and a batch of one",
+        ),
+        "drawn with replacement": (
+            Edit(
+                "torch.randperm(len(pairs), generator=dice)",
+                "torch.randint(len(pairs), (len(pairs),), generator=dice)",
+            ),
+            "step on the loss of all of them",
+        ),
+        "another learning rate": (Edit("lr=1e-3", "lr=2e-3"), "learning rate of 0.001"),
+        "another learning rate for the model": (
+            Edit(
+                "[*model.parameters(), head], lr=1e-3",
+                '[{"params": model.parameters(), "lr": 5e-4}, {"params": [head]}], lr=1e-3',
+            ),
+            "step on the loss of all of them",
+        ),
+        "torch's weight decay": (Edit(", weight_decay=0.0", ""), "no weight decays"),
+        "a new optimiser each epoch": (
+            Edit(
+                "        for rows in",
+                "        optimizer = torch.optim.AdamW([*model.parameters(), head], lr=1e-3, "
+                "weight_decay=0.0)\n        for rows in",
+            ),
+            "step on the loss of all of them",
+        ),
+        "two epochs always": (
+            Edit("range(epochs)", "range(2)"),
+            "learning rate|step on the loss",
+        ),
+        "gradients pile up": (
+            Edit("            optimizer.zero_grad()\n", ""),
+            "step on the loss of all of them",
+        ),
+        "only the first 40": (
+            Edit(
+                "    for _ in range(epochs)",
+                "    pairs = pairs[:40]\n    for _ in range(epochs)",
+            ),
+            "of 400 new pairs",
+        ),
         "weights only": (
             Edit(
                 'return {"weights": model.state_dict(), "head": head.detach()}',
@@ -116,62 +173,87 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
                 "preference_loss(scores[: len(batch)], scores[len(batch) :])",
                 "preference_loss(scores[len(batch) :], scores[: len(batch)])",
             ),
-            "of 400 new pairs",
+            "step on the loss of all of them",
         ),
         "read at the pads": (
             Edit("read_reward(hidden, lengths, head)", "hidden[:, -1] @ head"),
-            "of 400 new pairs|head learns|below the head",
+            "step on the loss of all of them|head learns|below the head",
         ),
         "end token cut off": (
             Edit(
                 "pad_rows(chosen + rejected)",
                 "pad_rows([(x, y[:-1]) for x, y in chosen + rejected])",
             ),
-            "of 400 new pairs",
+            "step on the loss of all of them",
         ),
     },
     "11L.4": {
         "margins, not probabilities": (
             Edit("1 / (1 + np.exp(-margins))", "margins / 6 + 0.5"),
-            "share that was won",
+            "share that was won is drawn",
         ),
         "sign of the margin": (
             Edit("np.exp(-margins)", "np.exp(margins)"),
-            "share that was won",
+            "share that was won is drawn",
         ),
         "middles of the bins": (
-            Edit("predicted[place == b].mean()", "(b + 0.5) / bins"),
-            "share that was won",
+            Edit("predicted[part == b].mean()", "(b + 0.5) / bins"),
+            "share that was won is drawn",
         ),
         "empty bins kept": (
-            Edit("filled = [b for b in range(bins) if (place == b).any()]", "filled = range(bins)"),
+            Edit("filled = [b for b in range(bins) if (part == b).any()]", "filled = range(bins)"),
             "is left out",
         ),
         "empty bins as zero": (
             (
                 Edit(
-                    "filled = [b for b in range(bins) if (place == b).any()]",
+                    "filled = [b for b in range(bins) if (part == b).any()]",
                     "filled = range(bins)",
                 ),
                 Edit(
-                    "predicted[place == b].mean()",
-                    "predicted[place == b].sum() / max(1, (place == b).sum())",
+                    "predicted[part == b].mean()",
+                    "predicted[part == b].sum() / max(1, (part == b).sum())",
                 ),
-                Edit(
-                    "won[place == b].mean()", "won[place == b].sum() / max(1, (place == b).sum())"
-                ),
+                Edit("won[part == b].mean()", "won[part == b].sum() / max(1, (part == b).sum())"),
             ),
-            "share that was won",
+            "share that was won is drawn",
         ),
-        "counts": (Edit("won[place == b].mean()", "won[place == b].sum()"), "share that was won"),
+        "counts": (
+            Edit("won[part == b].mean()", "won[part == b].sum()"),
+            "share that was won is drawn",
+        ),
+        "1 left out": (
+            Edit(
+                "np.minimum((predicted * bins).astype(int), bins - 1)",
+                "(predicted * bins).astype(int)",
+            ),
+            "probability of 1 are left out",
+        ),
+        "1 in a part of its own": (
+            (
+                Edit(
+                    "np.minimum((predicted * bins).astype(int), bins - 1)",
+                    "(predicted * bins).astype(int)",
+                ),
+                Edit("for b in range(bins) if", "for b in range(bins + 1) if"),
+            ),
+            "part of its own",
+        ),
+        "borders to the part below": (
+            Edit(
+                "np.minimum((predicted * bins).astype(int), bins - 1)",
+                "np.maximum(np.ceil(predicted * bins).astype(int) - 1, 0)",
+            ),
+            "counts for the lower part",
+        ),
         "bins of equal size": (
             Edit(
                 "np.minimum((predicted * bins).astype(int), bins - 1)",
                 "(predicted.argsort().argsort() * bins) // len(predicted)",
             ),
-            "share that was won",
+            "share that was won is drawn",
         ),
-        "always ten": (Edit("predicted * bins)", "predicted * 10)"), "share that was won"),
+        "always ten": (Edit("predicted * bins)", "predicted * 10)"), "share that was won is drawn"),
         "no diagonal": (
             Edit(
                 '    ax.plot([0, 1], [0, 1], color="0.5", ls=":", label="perfectly calibrated")\n',
@@ -180,7 +262,16 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "perfect calibration",
         ),
         "no legend": (Edit("    ax.legend()\n", ""), "legend"),
+        "one name": (Edit('"reward model"', '"perfectly calibrated"'), "legend"),
+        "a flatter straight line": (
+            Edit("plot([0, 1], [0, 1]", "plot([0, 1], [0, 0.9]"),
+            "perfect",
+        ),
+        "a flat line by its slope": (
+            Edit("ax.plot([0, 1], [0, 1], ", "ax.axline((0, 0), slope=0.5, "),
+            "perfect",
+        ),
         "no label": (Edit(', ylabel="share won"', ""), "y axis"),
-        "axes swapped": (Edit("ax.plot(x, y,", "ax.plot(y, x,"), "share that was won"),
+        "axes swapped": (Edit("ax.plot(x, y,", "ax.plot(y, x,"), "share that was won is drawn"),
     },
 }

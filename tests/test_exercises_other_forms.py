@@ -1,0 +1,193 @@
+"""Right answers in another form than the reference's pass, in the labs of chapters 10 and 11."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from irlbook.exercises import Edit, all_exercises, release
+from irlbook.exercises.answers import local_answer
+from irlbook.exercises.extract import parse_notebook, read_notebook
+from irlbook.exercises.model import run_check
+
+ROOT = Path(__file__).resolve().parents[1]
+FINETUNE_BY_ROWS = """
+def finetune(start, demonstrations, epochs, seed):
+    model, rng = start_model(start), np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.002, weight_decay=0)
+    for _ in range(epochs):
+        order = rng.permutation(len(demonstrations))
+        for first in range(0, len(order), 16):
+            batch = [demonstrations[i] for i in order[first : first + 16]]
+            tokens = sum(len(y) for _, y in batch)
+            model.zero_grad()
+            for x, y in batch:
+                z = model(input_ids=torch.tensor([x + y])).logits[0, len(x) - 1 : -1]
+                part = torch.nn.functional.cross_entropy(z, torch.tensor(y), reduction="sum")
+                (part / tokens).backward()
+            optimizer.step()
+    return {name: value.clone() for name, value in model.state_dict().items()}
+"""
+REWARD_BY_A_LAYER = """
+def train_reward_model(start, pairs, epochs, seed):
+    torch.manual_seed(seed)
+    model, head = start_model(start), torch.nn.Linear(96, 1, bias=False)
+    torch.nn.init.zeros_(head.weight)
+    parameters = [*head.parameters(), *model.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=1e-3)
+
+    def rewards(rows):
+        ids, lengths = pad_rows(rows)
+        hidden = model.model(input_ids=ids).last_hidden_state
+        return head(hidden)[torch.arange(len(rows)), lengths - 1, 0]
+
+    order = torch.randperm(len(pairs)).tolist()
+    for _ in range(epochs):
+        for first in range(0, len(pairs), 32):
+            batch = [pairs[i] for i in order[first : first + 32]]
+            better = rewards([(x, y) for x, y, _ in batch])
+            worse = rewards([(x, y) for x, _, y in batch])
+            optimizer.zero_grad()
+            torch.nn.functional.softplus(worse - better).mean().backward()
+            optimizer.step()
+    return {"weights": model.state_dict(), "head": head.weight[0].tolist()}
+"""
+OTHER_FORMS = {
+    "10L.1": {
+        "row by row": """
+def sft_loss(logits, ids, prompt_lengths, lengths):
+    total = 0.0
+    for z, row, a, b in zip(logits, ids, prompt_lengths, lengths):
+        part = z[a - 1 : b - 1], row[a:b]
+        total = total + torch.nn.functional.cross_entropy(*part, reduction="sum")
+    return total / (lengths - prompt_lengths).sum()
+""",
+        "labels of -100": """
+def sft_loss(logits, ids, prompt_lengths, lengths):
+    at = torch.arange(ids.shape[1])
+    own = (at >= prompt_lengths[:, None]) & (at < lengths[:, None])
+    labels = torch.where(own, ids, -100)[:, 1:]
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels.flatten())
+""",
+    },
+    "10L.2": {
+        "one prompt after the other": """
+def sample_responses(weights, prompts, most, seed):
+    model, rng, responses = load_weights(weights), np.random.default_rng(seed), []
+    for prompt in prompts:
+        y = []
+        while len(y) < most and END not in y:
+            with torch.no_grad():
+                z = model(input_ids=torch.tensor([prompt + y])).logits[0, -1].double()
+            y.append(int(rng.choice(len(z), p=z.softmax(-1).numpy())))
+        responses.append(y)
+    return responses
+""",
+        "a race of exponentials": Edit(
+            "torch.multinomial(logits.softmax(-1), 1, generator=dice)[:, 0]",
+            "(torch.empty_like(logits).exponential_(generator=dice).log() - logits).argmin(-1)",
+        ),
+    },
+    "10L.3": {
+        "Adam": Edit(
+            "AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)",
+            "Adam(model.parameters(), lr=2e-3)",
+        ),
+        "gradients row by row": FINETUNE_BY_ROWS,
+    },
+    "10L.4": {
+        "vlines": Edit(
+            'ax.axvline(epochs[np.argmin(held_out)], color="0.5", ls=":")',
+            "ax.vlines(epochs[held_out.argmin()], 0, 2)",
+        ),
+        "pyplot": """
+def draw_losses(epochs, training, held_out):
+    plt.figure()
+    plt.semilogy(epochs, held_out, "--", label="200 other reviews")
+    plt.semilogy(epochs, training, label="the 160 reviews")
+    plt.axvline(min(zip(held_out, epochs))[1])
+    plt.xlabel("passes over the data")
+    plt.ylabel("Nats per token")
+    plt.legend(loc="upper right")
+    return plt.gcf()
+""",
+    },
+    "11L.1": {
+        "gather": """
+def read_reward(hidden, lengths, head):
+    at = (lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[2])
+    return (hidden.gather(1, at)[:, 0] * head).sum(-1)
+""",
+        "a loop": """
+def read_reward(hidden, lengths, head):
+    return torch.stack([row[n - 1] @ head for row, n in zip(hidden, lengths.tolist())])
+""",
+    },
+    "11L.2": {
+        "softplus": """
+import torch
+
+def preference_loss(chosen, rejected):
+    return torch.nn.functional.softplus(rejected - chosen).mean()
+""",
+        "two classes": """
+import torch
+
+def preference_loss(chosen, rejected):
+    logits = torch.stack([rejected, chosen], dim=1)
+    return torch.nn.functional.cross_entropy(logits, torch.ones(len(chosen), dtype=torch.long))
+""",
+    },
+    "11L.3": {
+        "a layer, two passes, one order": REWARD_BY_A_LAYER,
+        "pairs side by side": (
+            Edit(
+                "pad_rows(chosen + rejected)",
+                "pad_rows([row for both in zip(chosen, rejected) for row in both])",
+            ),
+            Edit("scores[: len(batch)], scores[len(batch) :]", "scores[0::2], scores[1::2]"),
+        ),
+    },
+    "11L.4": {
+        "digitize, points, axline": """
+def draw_reliability(margins, won, bins):
+    p = np.exp(-np.logaddexp(0, -margins))
+    part = np.digitize(p, np.linspace(0, 1, bins + 1)[1:-1])
+    fig, ax = plt.subplots()
+    found = [(p[part == b].mean(), won[part == b].mean()) for b in np.unique(part)]
+    ax.scatter(*zip(*found), label="model")
+    ax.axline((0, 0), slope=1, label="calibrated")
+    ax.set(xlabel="said", ylabel="seen", xlim=(0, 1), ylim=(0, 1))
+    ax.legend()
+    return fig
+""",
+        "histogram": """
+def draw_reliability(margins, won, bins):
+    p = 1 / (1 + np.exp(-margins))
+    n, said, seen = (
+        np.histogram(p, bins, (0, 1), weights=w)[0] for w in (None, p, won.astype(float))
+    )
+    plt.plot([0, 0.5, 1], [0, 0.5, 1], label="calibrated")
+    plt.plot((said / n)[n > 0][::-1], (seen / n)[n > 0][::-1], "s", label="model")
+    plt.xlabel("mean predicted probability")
+    plt.ylabel("share of wins")
+    plt.legend()
+    return plt.gcf()
+""",
+    },
+}
+CASES = [(id, name) for id, forms in OTHER_FORMS.items() for name in forms]
+
+
+@pytest.mark.parametrize("id, name", CASES, ids=lambda part: part.replace(" ", "-"))
+def test_a_right_answer_in_another_form_passes(id, name):
+    (exercise,) = (e for e in all_exercises(id[:3]) if e.id == id)
+    (path,) = (ROOT / "solutions").glob(f"{id[:2]}_lab_*.ipynb")
+    forms = {name: (OTHER_FORMS[id][name], "")}
+    exercise = dataclasses.replace(exercise, wrong_answers=forms)
+    answer = release.wrong_function(exercise, name, parse_notebook(read_notebook(path)))
+    for seed in (1,) if exercise.seconds else (1, 2, 3):
+        told = local_answer(answer, exercise.function, without=exercise.without)
+        run_check(exercise, told, seed)
