@@ -9,6 +9,8 @@ is not in the site is refused. The first page, the chapters and a few pages besi
 is left out. Links between printed pages lead inside the PDF; links to pages that are not printed
 (the reference, exercises and solutions) become plain text.
 
+Chapters 0 to 15 make about 400 pages, in two minutes on two cores, and need 3.5 GB of memory.
+
 Sphinx's builder `singlehtml` joins pages, too, but not well enough for this book (Sphinx 9.0):
 links to an equation get two `#` and lead nowhere, ids that several chapters have (`summary`) stay
 as they are, and it reads all sources a second time.
