@@ -12,6 +12,8 @@ __all__, __getattr__, __dir__ = front(
             "published_rows_have_a_source",
             "tests_form_a_family",
             "verdicts_can_fail",
+            "verdicts_hide_no_tolerance",
+            "verdicts_say_what_they_measured",
         ],
         "course": ["exercise_table", "figure_list", "needs_graph", "needs_table", "prerequisites"],
         "environment": [

@@ -1,7 +1,8 @@
 """Rules that keep a chapter's sentences no stronger than its cells, as far as a machine can see.
 
-A verdict that cannot fail, a row of results that was typed by hand, evidence that no cell shows,
-and many tests without a word about the family: each has stood in a draft of this book.
+A verdict that cannot fail or shows no number, a tolerance wider than its claim, a row of results
+that was typed by hand, evidence that no cell shows, and many tests without a word about the family:
+each has stood in a draft of this book.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ __all__ = [
     "published_rows_have_a_source",
     "tests_form_a_family",
     "verdicts_can_fail",
+    "verdicts_hide_no_tolerance",
+    "verdicts_say_what_they_measured",
 ]
 
 _UNSEEN = re.compile(
@@ -28,6 +31,9 @@ _UNSEEN = re.compile(
     re.IGNORECASE,
 )
 _TESTS = {"permutation_test", "ttest_1samp", "ttest_ind", "ttest_rel", "wilcoxon"}
+_CLOSE = {"allclose", "isclose"}
+_SIZES = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+_BOUND = re.compile(r"\b(?:to|below|within|above|than) (?:1e-\d+|0\.\d+|\{\w+:g\})")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 
 
@@ -37,6 +43,35 @@ def verdicts_can_fail(notebook: NotebookNode, path: Path) -> Iterator[str]:
         holds = _argument(call, 1, "holds")
         if holds is not None and _is_literal(holds):
             yield f"{where} has a verdict that cannot fail; give it the comparison itself"
+
+
+def verdicts_say_what_they_measured(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """A verdict about sizes prints `measured=`, or its claim bounds the error: "..., to 1e-12".
+
+    A comparison by == alone, of sets or of shapes, say, measures nothing that could be printed.
+    """
+    for where, call in _calls(notebook, "verdict"):
+        claim, holds = _argument(call, 0, "claim"), _argument(call, 1, "holds")
+        shown = any(keyword.arg == "measured" for keyword in call.keywords)
+        bounded = claim is not None and _BOUND.search(ast.unparse(claim))
+        if holds is not None and _compares_sizes(holds) and not shown and not bounded:
+            yield f"{where} has a verdict about numbers that shows none; give it measured=..."
+
+
+def verdicts_hide_no_tolerance(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """`allclose(a, b, atol=1e-12)` also allows 1e-5 of b, so it does not hold "to 1e-12"."""
+    for where, call in _calls(notebook, "verdict"):
+        holds = _argument(call, 1, "holds")
+        for close in ast.walk(holds) if holds is not None else ():
+            if (
+                isinstance(close, ast.Call)
+                and _last_name(close) in _CLOSE
+                and all(keyword.arg != "rtol" for keyword in close.keywords)
+            ):
+                yield (
+                    f"{where} has a verdict by {_last_name(close)} without rtol, which is 1e-5 "
+                    "then; compare np.abs(a - b).max() with the bound that the claim names"
+                )
 
 
 def published_rows_are_computed(notebook: NotebookNode, path: Path) -> Iterator[str]:
@@ -89,12 +124,16 @@ def _calls(notebook: NotebookNode, name: str) -> Iterator[tuple[str, ast.Call]]:
         except SyntaxError:
             continue  # another rule says so
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                called = node.func
-                own = called.attr if isinstance(called, ast.Attribute) else None
-                own = called.id if isinstance(called, ast.Name) else own
-                if own == name:
-                    yield at(index, cell), node
+            if isinstance(node, ast.Call) and _last_name(node) == name:
+                yield at(index, cell), node
+
+
+def _last_name(call: ast.Call) -> str | None:
+    """`verdict` of verdict(...) and of stats.verdict(...)."""
+    called = call.func
+    if isinstance(called, ast.Attribute):
+        return called.attr
+    return called.id if isinstance(called, ast.Name) else None
 
 
 def _argument(call: ast.Call, place: int, name: str) -> ast.expr | None:
@@ -104,6 +143,15 @@ def _argument(call: ast.Call, place: int, name: str) -> ast.expr | None:
     if len(call.args) > place and not any(isinstance(a, ast.Starred) for a in call.args):
         return call.args[place]
     return None
+
+
+def _compares_sizes(node: ast.expr) -> bool:
+    """Whether a condition puts numbers in order, or calls them close."""
+    return any(
+        (isinstance(part, ast.Compare) and any(isinstance(op, _SIZES) for op in part.ops))
+        or (isinstance(part, ast.Call) and _last_name(part) in _CLOSE)
+        for part in ast.walk(node)
+    )
 
 
 def _is_literal(node: ast.expr) -> bool:
