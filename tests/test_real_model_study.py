@@ -517,6 +517,27 @@ def test_the_check_measures_anew_and_hears_a_change(small, tmp_path, capsys):
     assert study.main([*command, "--check"]) == 2
 
 
+def test_precision_reaches_what_is_measured_and_learned(small, tmp_path):
+    half = study.RealModelStudy(
+        small.folder, tmp_path / "half", replace(TASK, precision="bfloat16")
+    )
+    exact, rounded = (np.array(s.bugs()["result"]["prompt"]["right"]) for s in (small, half))
+    assert 1e-4 < abs(exact - rounded).max() < 1
+    assert half.log_probabilities()["prompt"]["right"] == rounded.tolist()
+    model, tokenizer = half.loaded
+    pool = half.pool("train", 0)
+    proxy, _ = policies.fit_proxy(model, tokenizer, pool, half.task, seed=0)
+    assert {p.dtype for p in proxy.members[0].head.parameters()} == {torch.float32}
+
+
+def test_no_job_is_begun_once_the_time_is_over(small, tmp_path, capsys):
+    out, work = tmp_path / "out.json", tmp_path / "parts"
+    command = ["--model", str(book_models.folder(0)), "--out", str(out), "--work", str(work)]
+    assert study.main([*command, "--minutes", "0"]) == 0
+    assert {"bugs", "policies", "rewards"} <= set(study.load(out)["card"]["missing"])
+    assert "without --data" in capsys.readouterr().err and not work.exists()
+
+
 def test_what_ships_says_what_was_measured_and_what_is_missing():
     raw = study.load()
     assert len(raw["card"]["weights_sha256"]) == 64 and raw["card"]["import"]["lost"]

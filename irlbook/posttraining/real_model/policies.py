@@ -383,8 +383,8 @@ def fit_proxy(
     """A reward learned from the wide pairs, standardised on the pool; and how good it is there."""
     pad = pad_id(tokenizer)
     rng = np.random.default_rng([seed, 23])
-    embedder = reward_model.Embedder(start, "both")
-    found = score(embedder, pool.groups, pool.gold.shape[1], task.machine, pad)  # (P, n, 2 H)
+    embedder, n = reward_model.Embedder(start, "both"), pool.gold.shape[1]
+    found = score(embedder, pool.groups, n, task.machine, pad).float()  # (P, n, 2 H)
     pairs = [
         found[i][torch.as_tensor(sentiment.wide_pairs(values, rng)[0])]
         for i, values in enumerate(pool.gold)
@@ -392,7 +392,7 @@ def fit_proxy(
     (head,) = reward_model.fit_embedding_reward(torch.cat(pairs), EmbeddingConfig(l2=l2))
     said = head(found)
     near = np.corrcoef(said.flatten().numpy(), pool.gold.flatten())[0, 1]
-    proxy = RewardEnsemble([EmbeddingScorer(start, head)])
+    proxy = RewardEnsemble([EmbeddingScorer(start, head.to(task.device))])
     proxy.standardise(pool.groups, task.machine, pad)
     return proxy.eval(), {"correlation_with_gold": float(near)}
 

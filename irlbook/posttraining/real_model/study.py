@@ -2,6 +2,7 @@
 
     python -m irlbook.posttraining.real_model --model FOLDER --part bugs --out RESULTS.json
     python -m irlbook.posttraining.real_model --model FOLDER --part policies --runs "dpo 1"
+    python -m irlbook.posttraining.real_model --model FOLDER --device cuda --out RESULTS.json
 
 A *job* is one measurement with all its settings. What it found is written, all or nothing, under a
 name made of them; the same call again goes on with the jobs that are missing, and a training run
@@ -22,7 +23,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +56,7 @@ from irlbook.posttraining.real_model.policies import (
     train_offline,
     train_on_reward,
 )
+from irlbook.training import distributed
 from irlbook.training.checkpoints import write_whole
 
 __all__ = [
@@ -110,11 +112,13 @@ class RealModelStudy:
         pairs: int = 500,
         note: str = "",
         earlier: Mapping[str, Any] | None = None,
+        minutes: float = math.inf,
     ) -> None:
         self.folder, self.work, self.seeds = folder, work, tuple(seeds)
         self.task, self.data, self.pairs = task or Task(), data, pairs
         self.weights, self.note = weights_digest(folder), note
         self.earlier = self._same(earlier)
+        self.until = time.monotonic() + 60 * minutes
 
     def _same(self, earlier: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """An earlier file of results, if it was measured on these weights and for this task."""
@@ -188,17 +192,25 @@ class RealModelStudy:
     def _bugs(self) -> dict[str, Any]:
         model, tokenizer = self.loaded
         asked = self.task.asked[:4]
-        return {
-            "tokenizer": silent_bugs.tokenizer_facts(tokenizer),
-            "prompt": silent_bugs.prompt_bugs(model, tokenizer),
-            "boundary": silent_bugs.boundary_bugs(model, tokenizer),
-            "end_token": silent_bugs.end_token_bug(model, tokenizer),
-            "bfloat16": silent_bugs.log_softmax_in_bfloat16(model, tokenizer),
-            "top_50": silent_bugs.generate_default(model, tokenizer, asked),
-            "temperature": [
-                silent_bugs.temperature_bug(model, tokenizer, asked, t) for t in (0.5, 0.7, 1.0)
-            ],
-        }
+        with self.computing:
+            return self.log_probabilities() | {
+                "tokenizer": silent_bugs.tokenizer_facts(tokenizer),
+                "end_token": silent_bugs.end_token_bug(model, tokenizer),
+                "bfloat16": silent_bugs.log_softmax_in_bfloat16(model, tokenizer),
+                "top_50": silent_bugs.generate_default(model, tokenizer, asked),
+                "temperature": [
+                    silent_bugs.temperature_bug(model, tokenizer, asked, t) for t in (0.5, 0.7, 1.0)
+                ],
+            }
+
+    def log_probabilities(self) -> dict[str, Any]:
+        """Those of the part `bugs` that a check measures anew."""
+        model, tokenizer = self.loaded
+        with self.computing:
+            return {
+                "prompt": silent_bugs.prompt_bugs(model, tokenizer),
+                "boundary": silent_bugs.boundary_bugs(model, tokenizer),
+            }
 
     def pool(self, which: str, seed: int) -> Pool:
         """Samples of the start: "train" for the offline runs, "held out" for the exact tilt."""
@@ -252,8 +264,15 @@ class RealModelStudy:
         else:
             human_preferences.measure_all_fine_tuned(self)
 
+    @property
+    def over(self) -> bool:
+        """Whether the time that was given has passed, so that no further job is begun."""
+        return time.monotonic() > self.until
+
     def run(self, part: str, runs: Sequence[str] | None = None) -> None:
-        """Do the jobs of a part that are missing."""
+        """Do the jobs of a part that are missing, as long as there is time."""
+        if self.over:
+            return
         if part == "bugs":
             self.bugs()
         elif part in ("rewards", "fine-tuned"):
@@ -261,7 +280,7 @@ class RealModelStudy:
         else:
             for seed in self.seeds:
                 for name in runs or RUNS:
-                    if self._earlier_run(name, RUNS[name], seed) is None:
+                    if self._earlier_run(name, RUNS[name], seed) is None and not self.over:
                         self.policy(name, RUNS[name], seed)
 
     # Results --------------------------------------------------------------------------------------
@@ -270,6 +289,11 @@ class RealModelStudy:
     def machine(self) -> dict[str, str]:
         """Device and precision, which may change the last digits of every number."""
         return {"device": self.task.device, "precision": self.task.precision}
+
+    @property
+    def computing(self) -> torch.autocast:
+        """The precision that was asked for, for what is computed outside of training."""
+        return distributed.autocast(torch.device(self.task.device), self.task.precision)
 
     @property
     def all_seeds(self) -> list[int]:
@@ -447,30 +471,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--note", default="", help="what the card says of the weights' origin")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--max-tokens", type=int, default=Task.max_tokens, help="computed at once; for the memory"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="after these no further job is begun"
+    )
     parser.add_argument("--check", action="store_true", help="measure a small part anew, compare")
     parser.add_argument("--collect", action="store_true", help="only renew the file of results")
     given = parser.parse_args(arguments)
-    task = replace(Task(), device=given.device, precision=given.precision)
+    task = Task(device=given.device, precision=given.precision, max_tokens=given.max_tokens)
     work = given.work or given.out.with_suffix(".parts")
     earlier = load(given.out) if given.out.is_file() else None
     study = RealModelStudy(
-        given.model, work, task, given.seeds, given.data, given.pairs, given.note, earlier
-    )
+        given.model, work, task, given.seeds, given.data, given.pairs, given.note, earlier,
+        given.minutes,
+    )  # fmt: skip
     if given.check:
-        model, tokenizer = study.loaded
         stored = earlier or load(given.out)
         if stored["card"]["weights_sha256"] != study.weights:
             print(f"{given.out} was measured on other weights; nothing to compare", file=sys.stderr)
             return 2
-        fresh = {
-            "prompt": silent_bugs.prompt_bugs(model, tokenizer),
-            "boundary": silent_bugs.boundary_bugs(model, tokenizer),
-        }
-        gap = largest_gap(stored, fresh)
+        gap = largest_gap(stored, study.log_probabilities())
         print(f"largest difference of a response's log-probability: {gap:.2g} nats")
         return int(not gap < (0.01 if given.precision == "float32" else 1.0))
     if not given.collect:
-        for part in PARTS if given.part == "all" else (given.part,):
+        parts = PARTS if given.part == "all" else (given.part,)
+        if given.part == "all" and given.data is None:
+            parts = PARTS[:2]
+            print("without --data no reward models are measured", file=sys.stderr)
+        for part in parts:
             study.run(part, given.runs)
     raw = study.write(given.out)
     print(
