@@ -1,20 +1,19 @@
 """A step of GRPO, and of RLOO with its KL penalty, against TRL's: rollouts, scoring and update.
 
     python benchmarks/bench_online.py [item ...] [--rounds 5]
+    python benchmarks/bench_online.py --model FOLDER [item ...] [--rounds 3]
 
-Items: those of ITEMS; all of them when none is named. Each writes its own result file. Both sides
-run in turns in one process, float32, one thread, on the same weights, prompts, reward function and
-number of responses. Before any timing, our loop takes its first steps on the responses that TRL
-drew: rewards, losses and gradients must agree, or the script fails. Ratios are theirs over ours:
-above 1 the book is faster, or smaller. CPU time is the steadier of the two clocks where other work
-runs on the machine.
+Items: those of ITEMS, or of REAL_ITEMS for the model of a folder; all of them when none is named.
+Each writes its own result file. Both sides run in turns in one process, float32, one thread, on the
+same weights, prompts, reward function and number of responses. Before any timing, our loop takes
+its first steps on the responses that TRL drew: rewards, losses and gradients must agree, or the
+script fails. Ratios are theirs over ours: above 1 the book is faster, or smaller. CPU time is the
+steadier of the two clocks where other work runs on the machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ PROMPTS, SAMPLES = 16, 4  # prompts a step, responses to each
 LIMIT, LENGTH = 96, 24  # tokens of a response: at most, and on average
 RATE = 1e-6  # TRL's default for GRPO; it hardly moves the policy, so lengths stay alike
 SIDES = ("ours", "TRL", "TRL, 4 micro-batches")
+REAL = {"steps": 2, "limit": 48}  # with a folder's model, and 8 prompts a step
 Result = dict[str, Any]
 Samples = dict[tuple[int, ...], list[list[int]]]  # prompt: its responses
 
@@ -53,18 +53,20 @@ def percent_odd(prompts: Sequence[str], completions: Sequence[str], **_: Any) ->
     return [100 * sum(int(word[1:]) % 2 for word in of) / max(1, len(of)) for of in words]
 
 
-def start(size: str, vocabulary: int) -> tuple[Any, list[list[int]]]:
-    """(policy, prompts). The policy is untrained, so its tokens are nearly uniform; every 24th is
-    a stop token, so lengths are geometric. TRL loads the reference from the folder named in it.
+def start(size: str, vocabulary: int | None = None) -> tuple[Any, list[list[int]]]:
+    """(policy, prompts). An untrained policy's tokens are nearly uniform; every 24th is a stop
+    token, so lengths are geometric. TRL loads the reference from the folder named in the policy.
     """
     import lm_problems as lm
 
     model = lm.language_model(size, vocabulary)
-    model.generation_config.eos_token_id = list(range(0, vocabulary, LENGTH))
-    folder = tempfile.mkdtemp()
-    model.save_pretrained(folder)
-    model.config._name_or_path = folder
-    return model, [prompt for prompt, _ in lm.examples(1, 1, vocabulary)][:PROMPTS]
+    words = model.config.vocab_size
+    model.generation_config.eos_token_id = list(range(0, words, LENGTH))
+    if size in lm.SIZES:
+        folder = tempfile.mkdtemp()
+        model.save_pretrained(folder)
+        model.config._name_or_path = folder
+    return model, [prompt for prompt, _ in lm.examples(1, 1, words)][:PROMPTS]
 
 
 def ours(
@@ -254,13 +256,16 @@ def gradients_of(run: Callable[[], Any]) -> list[Any]:
     return found
 
 
-def agreement(method: str, kl: bool, model: Any, prompts: list[list[int]]) -> Result:
-    """Three steps at a rate that moves the policy, on TRL's responses; the largest differences.
+def agreement(
+    method: str, kl: bool, model: Any, prompts: list[list[int]], **options: Any
+) -> Result:
+    """Some steps at a rate that moves the policy, on TRL's responses; the largest differences.
 
     A nat of KL costs 1, so that it matters after few steps. The loss of RLOO is left out: TRL's has
     a ratio of 1 in place of the log-probability, which has the same gradient.
     """
-    beta, mine, trl, options = float(kl), Seen(), Seen(), {"rate": 1e-4, "steps": 3}
+    beta, mine, trl = float(kl), Seen(), Seen()
+    options = {"rate": 1e-4, "steps": 3} | options
     theirs_ = gradients_of(theirs(method, beta, model, prompts, trl, **options))
     sampler = replay(trl.samples)
     ours_ = gradients_of(ours(method, beta, model, prompts, mine, sampler=sampler, **options))
@@ -279,7 +284,6 @@ def agreement(method: str, kl: bool, model: Any, prompts: list[list[int]]) -> Re
 def step(method: str, beta: float, size: str, vocabulary: int, rounds: int) -> Result:
     """A whole step: 64 responses drawn, scored by the reward and the reference, one update."""
     import lm_problems as lm
-    import numpy as np
 
     model, prompts = start(size, vocabulary)
     agree = agreement(method, beta > 0, model, prompts)
@@ -290,47 +294,77 @@ def step(method: str, beta: float, size: str, vocabulary: int, rounds: int) -> R
         theirs(method, beta, model, prompts, trl, parts=4),
     )
     found = lm.compare(dict(zip(SIDES, runs, strict=True)), rounds)
+    return {"sides": found, "differ_by": agree, "mean_lengths": alike(mine, trl, 3)}
+
+
+def real_step(folder: str, rounds: int) -> Result:
+    """A whole GRPO step of a folder's model: 32 responses to 8 prompts, 48 tokens at most."""
+    import lm_problems as lm
+
+    model, prompts = start(folder)
+    agree = agreement("grpo", False, model, prompts, rate=1e-6, **REAL)
+    mine, trl = Seen(), Seen()
+    runs = {
+        "ours": ours("grpo", 0.0, model, prompts, mine, **REAL),
+        "TRL": theirs("grpo", 0.0, model, prompts, trl, **REAL),
+    }
+    found = lm.compare(runs, rounds)
+    lengths = alike(mine, trl, 6)  # of few responses
+    more = {"mean_lengths": lengths, "model": lm.about(model)}
+    return {"sides": found, "differ_by": agree, **more}
+
+
+def alike(mine: Seen, trl: Seen, most: float) -> dict[str, float]:
+    """Mean lengths of both sides' responses, which must not differ by more."""
+    import numpy as np
+
     lengths = {"ours": float(np.mean(mine.lengths)), "TRL": float(np.mean(trl.lengths))}
-    assert abs(lengths["ours"] - lengths["TRL"]) < 3, lengths
-    return {"sides": found, "differ_by": agree, "mean_lengths": lengths}
+    assert abs(lengths["ours"] - lengths["TRL"]) < most, lengths
+    return lengths
 
 
 # Memory, each side in a process of its own --------------------------------------------------------
 
 
-def memory_of(side: str) -> Result:
+def memory_of(side: str, size: str) -> Result:
     """Peak above import of a few GRPO steps of one side, in bytes."""
     import datasets  # noqa: F401
+    import lm_problems as lm
     import torch
     from trl import GRPOTrainer  # noqa: F401
 
     from irlbook.posttraining import online  # noqa: F401
 
     torch.ones(8, 8).mm(torch.ones(8, 8))  # libraries that load at the first use
-    model, prompts = start("s", 4096)
     Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak of the import
     before = common.peak_memory()
     options: dict[str, Any] = {}
+    if size not in lm.SIZES:
+        lm.take_real_size()
+        options |= REAL
+    model, prompts = start(size, 4096)
     if "micro-batches" in side:  # a quarter of a step holds some 800 padded tokens in our rows
-        options = {"max_tokens": 800} if side.startswith("ours") else {"parts": 4}
+        options |= {"max_tokens": 800} if side.startswith("ours") else {"parts": 4}
     make = ours if side.startswith("ours") else theirs
     make("grpo", 0.0, model, prompts, Seen(), **options)()
     return {"bytes": common.peak_memory() - before}
 
 
-def memory(rounds: int) -> Result:
+def memory(size: str, *ways: str) -> Result:
     """Peak memory of GRPO steps above import, ours as a share of TRL's, which has no reference.
 
-    A step in one piece against a step in one piece, and in micro-batches against micro-batches.
+    Args:
+        ways: "whole", a step in one piece on both sides; "micro-batches", cut on both sides.
     """
     pairs = {"whole": ("ours", SIDES[1]), "micro-batches": ("ours, micro-batches", SIDES[2])}
     peaks = {
-        side: [common.in_subprocess(__file__, "--child", side)["bytes"] for _ in range(2)]
-        for pair in pairs.values()
-        for side in pair
+        side: [common.in_subprocess(__file__, "--child", side, size)["bytes"] for _ in range(2)]
+        for way in ways
+        for side in pairs[way]
     }
     least = {side: min(values) for side, values in peaks.items()}
-    return {"bytes": peaks, "share": {how: least[a] / least[b] for how, (a, b) in pairs.items()}}
+    share = {way: least[pairs[way][0]] / least[pairs[way][1]] for way in ways}
+    return {"bytes": peaks, "share": share}
 
 
 # The items ----------------------------------------------------------------------------------------
@@ -341,27 +375,23 @@ ITEMS: dict[str, Callable[[int], Result]] = {
     "grpo_kl_xs": lambda rounds: step("grpo", 0.04, "xs", 1024, rounds),
     "rloo_xs": lambda rounds: step("rloo", 0.05, "xs", 1024, rounds),
     "rloo_s": lambda rounds: step("rloo", 0.05, "s", 4096, rounds),
-    "grpo_memory": memory,
+    "grpo_memory": lambda rounds: memory("s", "whole", "micro-batches"),
+}
+
+REAL_ITEMS: dict[str, Callable[[str, int], Result]] = {
+    "grpo": real_step,
+    "grpo_memory": lambda folder, rounds: memory(folder, "whole"),
 }
 
 
 def main() -> None:
-    from bench_posttraining import report
+    from bench_posttraining import options_of, run_all
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("items", nargs="*", choices=[[], *ITEMS], default=[])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = options_of(__doc__.splitlines()[0], ITEMS, REAL_ITEMS)
     if options.child:
-        print(json.dumps(memory_of(options.child)))
+        print(json.dumps(memory_of(*options.child)))
         return
-    if common.peer("trl", "TRL") is None:
-        sys.exit(1)
-    for name in options.items or ITEMS:
-        found = ITEMS[name](options.rounds)
-        report(name, found)
-        common.save(f"lm_{name}", {"rounds": options.rounds, **found})
+    run_all(options, ITEMS, REAL_ITEMS)
 
 
 if __name__ == "__main__":

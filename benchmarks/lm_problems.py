@@ -30,6 +30,7 @@ from irlbook.training.config import TrainingConfig
 torch.set_num_threads(1)
 
 BATCH = 16  # examples a step
+STEPS = 6  # of a timed run; the first is left out
 RATE = 3e-4
 EOS, PAD, UNKNOWN, FIRST = 0, 1, 2, 3  # ids; words start at FIRST
 SIZES = {
@@ -38,22 +39,58 @@ SIZES = {
 }
 
 
-def language_model(size: str, vocabulary: int, seed: int = 0) -> Any:
-    """An untrained Llama; `size` names a row of SIZES."""
-    model = tiny_lm(vocabulary, "llama", context=1024, seed=seed, **SIZES[size])
+def language_model(size: str, vocabulary: int | None = None, seed: int = 0) -> Any:
+    """An untrained Llama, where `size` names a row of SIZES; else the model of that folder.
+
+    A folder's weights are computed with in float32 whatever they are kept in. Its vocabulary is its
+    own; words and special tokens are those of `word_tokenizer` all the same.
+    """
+    if size in SIZES:
+        assert vocabulary is not None
+        model: Any = tiny_lm(vocabulary, "llama", context=1024, seed=seed, **SIZES[size])
+    else:
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(size, dtype=torch.float32)
     model.config.pad_token_id, model.config.eos_token_id = PAD, EOS
     return model
 
 
-def reward_model(size: str, vocabulary: int, seed: int = 0) -> Any:
-    """An untrained Llama with one output in place of the language-model head."""
-    from transformers import LlamaForSequenceClassification
+def reward_model(size: str, vocabulary: int | None = None, seed: int = 0) -> Any:
+    """The same with one untrained output in place of the language-model head."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config = copy.deepcopy(language_model(size, vocabulary).config)
-    config.num_labels = 1
+    folder = size not in SIZES
+    config = AutoConfig.from_pretrained(size) if folder else language_model(size, vocabulary).config
+    config.pad_token_id, config.eos_token_id, config.num_labels = PAD, EOS, 1
+    loader: Any = AutoModelForSequenceClassification
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForSequenceClassification(config)
+        if folder:
+            return loader.from_pretrained(size, config=config, dtype=torch.float32)
+        return loader.from_config(copy.deepcopy(config))
+
+
+def take_real_size() -> None:
+    """Fewer and smaller steps, at a rate that trained weights bear: one takes many seconds."""
+    global BATCH, STEPS, RATE
+    BATCH, STEPS, RATE = 8, 3, 1e-5
+
+
+def about(model: Any) -> dict[str, Any]:
+    """What a result file says of a model from a folder."""
+    c = model.config
+    return {
+        "type": c.model_type,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "layers": c.num_hidden_layers,
+        "vocabulary": c.vocab_size,
+    }
+
+
+def short_name(model: Any) -> str:
+    """Its size, as it stands in the name of a result file: 135m."""
+    return f"{about(model)['parameters'] / 1e6:.0f}m"
 
 
 def word_tokenizer(vocabulary: int) -> Any:
