@@ -194,12 +194,8 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "step on the loss of all of them",
         ),
-        "end token cut off in a long run": (
-            Edit(
-                "demonstrations[i] for i in",
-                "(demonstrations[i][0], demonstrations[i][1][: -1 if len(demonstrations) > 100 "
-                "else None]) for i in",
-            ),
+        "a long run is left out": (
+            Edit("range(epochs)", "range(epochs if len(demonstrations) < 100 else 0)"),
             "gold reward",
         ),
         "gradients pile up": (
