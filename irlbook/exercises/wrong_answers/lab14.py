@@ -147,7 +147,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "legend",
         ),
-        "no unit": (Edit(" (nats per response)", ""), "gives the unit"),
+        "no unit": (Edit("\\n(nats per response)", ""), "gives the unit"),
         "no label": (Edit('xlabel="step", ', ""), "x axis"),
     },
 }
