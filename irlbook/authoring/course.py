@@ -58,6 +58,11 @@ def _numbers(text: str) -> list[int]:
     return [int(n) for m in _CHAPTERS.finditer(text) for n in re.findall(r"\d+", m[0])]
 
 
+def _by_number(root: Path) -> dict[int, NotebookNode]:
+    """The chapters by their numbers, which have gaps while chapters are being written."""
+    return {int(path.stem[:2]): read(path) for path in chapters(root)}
+
+
 def _short(notebook: NotebookNode) -> str:
     return title(notebook).replace("|", "\\|")
 
@@ -65,12 +70,12 @@ def _short(notebook: NotebookNode) -> str:
 def needs_table(root: Path) -> str:
     """Which chapter needs which, as a table."""
     rows = ["| chapter | needs | is helped by | is needed by |", "|---|---|---|---|"]
-    books = [read(path) for path in chapters(root)]
-    asked = [prerequisites(book) for book in books]
-    for number, (book, (needs, helps)) in enumerate(zip(books, asked, strict=True)):
-        after = [n for n, (others, _) in enumerate(asked) if number in others]
+    books = _by_number(root)
+    asked = {number: prerequisites(book) for number, book in books.items()}
+    for number, (needs, helps) in asked.items():
+        after = [n for n, (others, _) in asked.items() if number in others]
         cells = [", ".join(map(str, numbers)) or "–" for numbers in (needs, helps, after)]
-        rows.append(f"| {_short(book)} | " + " | ".join(cells) + " |")
+        rows.append(f"| {_short(books[number])} | " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
 
 
@@ -79,8 +84,7 @@ def needs_graph(root: Path) -> str:
 
     A line is left out where a longer way says the same.
     """
-    books = [read(path) for path in chapters(root)]
-    needs = {n: set(prerequisites(book)[0]) for n, book in enumerate(books)}
+    needs = {n: set(prerequisites(book)[0]) for n, book in _by_number(root).items()}
     above: dict[int, set[int]] = {}  # all that a chapter needs, directly or through others
     for number in needs:
         above[number] = needs[number].union(*(above[n] for n in needs[number]))
@@ -117,13 +121,13 @@ def needs_graph(root: Path) -> str:
 def exercise_table(root: Path) -> str:
     """Minutes and points of the exercises and the lab of each chapter, from their cards."""
     rows = ["| chapter | exercises | minutes | points | lab |", "|---|---|---|---|---|"]
-    for number, path in enumerate(chapters(root)):
+    for number, book in _by_number(root).items():
         own, lab = all_exercises(f"{number:02d}"), all_exercises(f"{number:02d}L")
         if not own and not lab:
             continue
         figures = (len(own), sum(e.minutes for e in own), f"{sum(e.points for e in own):g}")
         words = f"{len(lab)} parts, {sum(e.minutes for e in lab)} minutes" if lab else "–"
-        rows.append(f"| {_short(read(path))} | " + " | ".join(map(str, figures)) + f" | {words} |")
+        rows.append(f"| {_short(book)} | " + " | ".join(map(str, figures)) + f" | {words} |")
     return "\n".join(rows) + "\n"
 
 

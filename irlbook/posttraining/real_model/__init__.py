@@ -74,6 +74,13 @@ __all__, __getattr__, __dir__ = front(
             "temperature_bug",
             "tokenizer_facts",
         ],
-        "study": ["RealModelStudy", "largest_gap", "load", "main", "weights_digest"],
+        "study": [
+            "RealModelStudy",
+            "largest_gap",
+            "load",
+            "main",
+            "measure_again",
+            "weights_digest",
+        ],
     },
 )

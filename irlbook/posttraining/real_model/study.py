@@ -60,6 +60,7 @@ from irlbook.training import distributed
 from irlbook.training.checkpoints import write_whole
 
 __all__ = [
+    "EXAMPLES",
     "NS",
     "PARTS",
     "RealModelStudy",
@@ -69,6 +70,7 @@ __all__ = [
     "largest_gap",
     "load",
     "main",
+    "measure_again",
     "weights_digest",
 ]
 
@@ -76,6 +78,11 @@ STORED = Path(__file__).resolve().parents[2] / "results" / "real_model.json"
 PARTS = ("bugs", "policies", "rewards", "fine-tuned")
 NS = (1, 2, 4, 8, 16)
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0)
+EXAMPLES = (
+    "The staff was friendly.",
+    "The staff was not friendly.",
+    "The staff was VERY friendly!",
+)
 SHOWN = 2  # held-out prompts whose first samples are kept as texts
 
 
@@ -353,10 +360,18 @@ class RealModelStudy:
         tokenizer = models.load_tokenizer(self.folder)
         mine = pool.evaluation(self.task.held_out_samples)
         tilts = [(strength, *tilt(pool.gold, strength)) for strength in STRENGTHS]
+        rated = zip(EXAMPLES, sentiment.gold([""] * len(EXAMPLES), EXAMPLES), strict=True)
         best = best_of_n_points(pool.gold, [n for n in NS if n <= pool.gold.shape[1]])
         return {
             "start": _rounded(summarise(mine, pool.gold, classes_of(tokenizer)))
             | {"texts": self._texts(mine, tokenizer)},
+            "pool": {
+                "gold": pool.gold.tolist(),
+                "tokens": [[len(y) for y in answers] for _, answers in pool.groups],
+                "logp": _rounded(pool.sums.tolist()),
+                "ended": pool.ended,
+            },
+            "examples": [{"response": y, "gold": value} for y, value in rated],
             "tilt": [_rounded({"strength": s, "gold": gold, "kl": kl}) for s, gold, kl in tilts],
             "best_of_n": [_rounded(point) for point in best],
         }
@@ -368,13 +383,15 @@ class RealModelStudy:
         tokenizer = models.load_tokenizer(self.folder)
         classes = classes_of(tokenizer)
         runs: dict[str, Any] = {}
-        records, missing = [], []
+        records: list[dict[str, Any]] = []
+        missing: list[str] = []
         for seed in self.all_seeds:
             if train := self.found("pool train", {"task": self.task.settings(), "seed": seed}):
                 records.append(train)
         for name, run in RUNS.items():
             for seed in self.all_seeds:
                 record = self.found(name, self._policy_settings(run, seed))
+                found: dict[str, Any] | None
                 if record is not None and held_out is not None:
                     records.append(record)
                     pool = Pool.from_json(held_out["result"])
@@ -383,6 +400,8 @@ class RealModelStudy:
                     more |= direction(np.array(record["result"]["log_ratios"]), pool.gold)
                     found = {
                         **_rounded(summarise(evaluation, pool.gold, classes) | more),
+                        **_by_prompt(evaluation),
+                        "log_ratios": _rounded(record["result"]["log_ratios"]),
                         "training": record["result"]["training"],
                         "texts": self._texts(evaluation, tokenizer),
                         "cpu_seconds": record["cpu_seconds"],
@@ -455,6 +474,27 @@ def largest_gap(stored: Mapping[str, Any], fresh: Mapping[str, Any]) -> float:
     return max(gaps)
 
 
+def measure_again(
+    folder: Path, stored: Mapping[str, Any], task: Task | None = None
+) -> tuple[dict[str, Any], float | None]:
+    """The log-probabilities of the part "bugs" of the model in `folder`, measured anew.
+
+    Args:
+        task: its device and precision are used.
+
+    Returns:
+        Them, as they are stored; and the largest difference from the stored ones in nats, or None
+        where those were measured on other weights.
+
+    Raises:
+        DataNotFoundError: the folder holds no safetensors.
+    """
+    study = RealModelStudy(folder, folder, task)
+    fresh = study.log_probabilities()
+    same = stored["card"]["weights_sha256"] == study.weights
+    return fresh, largest_gap(stored, fresh) if same else None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -496,7 +536,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"largest difference of a response's log-probability: {gap:.2g} nats")
         return int(not gap < (0.01 if given.precision == "float32" else 1.0))
     if not given.collect:
-        parts = PARTS if given.part == "all" else (given.part,)
+        parts: tuple[str, ...] = PARTS if given.part == "all" else (given.part,)
         if given.part == "all" and given.data is None:
             parts = PARTS[:2]
             print("without --data no reward models are measured", file=sys.stderr)
@@ -531,6 +571,14 @@ def _full_name(record: Mapping[str, Any]) -> str:
     """A job's name, with its seed where it has one."""
     seed = record["settings"].get("seed")
     return record["job"] if seed is None else f"{record['job']}, seed {seed}"
+
+
+def _by_prompt(evaluation: Evaluation) -> dict[str, list[float]]:
+    """Mean gold of each held-out prompt's samples, and their KL to the start in nats."""
+    return {
+        "gold_by_prompt": _rounded(np.array(evaluation.gold).mean(1).tolist()),
+        "kl_by_prompt": _rounded(evaluation.log_ratios.mean(1).tolist()),
+    }
 
 
 def _plain(value: Any) -> Any:
