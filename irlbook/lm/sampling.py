@@ -398,6 +398,8 @@ def _roomy_layer() -> Any:
     class RoomyLayer(DynamicLayer):
         """`keys` and `values` are the beginning of (R, heads, places, D) with places to spare."""
 
+        keys: Tensor
+        values: Tensor
         held: tuple[Tensor, Tensor] | None = None
 
         def update(
