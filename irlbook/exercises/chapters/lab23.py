@@ -637,8 +637,8 @@ register(
         importance=5,
         goal="You can say what an adapter saves, what its strength does, and what can go wrong.",
         hints=(
-            "Who needs memory in training: the weights, their gradients, the optimiser's two "
-            "averages, and the reference. Which of these does LoRA make smaller?",
+            "Four things take memory in training: the weights, their gradients, the two averages "
+            "of AdamW, and the reference. Which of these does LoRA make smaller?",
             "At strength 0 the model is the start. What does the loss say about strengths above 1?",
             "Write the gradient of `up` and that of `down` where one of the two is zero.",
         ),
