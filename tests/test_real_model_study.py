@@ -469,6 +469,7 @@ def test_the_study_goes_on_on_another_machine(small, tmp_path, monkeypatch):
     assert again["policies"] == first["policies"] and again["bugs"] == first["bugs"]
     assert again["card"]["jobs"] == first["card"]["jobs"]
     more = study.RealModelStudy(small.folder, tmp_path / "new", TASK, seeds=[1], earlier=first)
+    assert more.judges.digest == small.judges.digest
     raw = more.collect()
     assert raw["card"]["seeds"] == [0, 1] and "dpo 1, seed 1" in raw["card"]["missing"]
     assert raw["policies"]["runs"] == first["policies"]["runs"]
@@ -525,7 +526,7 @@ def test_precision_reaches_what_is_measured_and_learned(small, tmp_path):
     assert 1e-4 < abs(exact - rounded).max() < 1
     assert half.log_probabilities()["prompt"]["right"] == rounded.tolist()
     model, tokenizer = half.loaded
-    pool = half.pool("train", 0)
+    pool = half.training_pool(0)
     proxy, _ = policies.fit_proxy(model, tokenizer, pool, half.task, seed=0)
     assert {p.dtype for p in proxy.members[0].head.parameters()} == {torch.float32}
 

@@ -8,6 +8,8 @@ only where the model drew one (a response that was cut must not teach an end).
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -176,6 +178,12 @@ class Pool:
             "ended": self.ended,
             "gold": self.gold.tolist(),
         }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of it as plain data, by which a result says what it was judged on."""
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Pool:

@@ -8,7 +8,8 @@ A *job* is one measurement with all its settings. What it found is written, all 
 name made of them; the same call again goes on with the jobs that are missing, and a training run
 goes on from its last checkpoint. The file of results is made anew from what is there, and says what
 is missing. What an earlier file holds of the same weights and the same task is kept, and its
-policies are not trained again: the study can go on on another machine.
+policies are not trained again: the study can go on on another machine. One pool of samples judges
+every policy, so the file holds it whole: another machine may draw others.
 """
 
 from __future__ import annotations
@@ -114,6 +115,7 @@ class RealModelStudy:
         folder: Path,
         work: Path,
         task: Task | None = None,
+        *,
         seeds: Sequence[int] = (0,),
         data: Path | None = None,
         pairs: int = 500,
@@ -219,27 +221,43 @@ class RealModelStudy:
                 "boundary": silent_bugs.boundary_bugs(model, tokenizer),
             }
 
-    def pool(self, which: str, seed: int) -> Pool:
-        """Samples of the start: "train" for the offline runs, "held out" for the exact tilt."""
-        task = self.task
-        prompts, n = (task.prompts, task.train_samples)
-        if which == "held out":
-            prompts, n = (task.asked, task.pool_samples)
-        settings = {"task": task.settings(), "seed": seed}
+    def training_pool(self, seed: int) -> Pool:
+        """Samples of the start to the training prompts, from which a run of this seed learns."""
+        drawn = self._draw("train", self.task.prompts, self.task.train_samples, seed)
+        return Pool.from_json(drawn["result"])
 
+    @cached_property
+    def judges(self) -> Pool:
+        """Samples of the start to the held-out prompts, which judge every policy of the study."""
+        if kept := self._kept_judges():
+            return kept
+        drawn = self._draw("held out", self.task.asked, self.task.pool_samples, 0)
+        return Pool.from_json(drawn["result"])
+
+    def _kept_judges(self) -> Pool | None:
+        """The held-out pool of the earlier file, or else of a job that was done; None of none."""
+        if "policies" in self.earlier:
+            return Pool.from_json(self.earlier["policies"]["pool"])
+        drawn = self.found("pool held out", self._pool_settings(0))
+        return None if drawn is None else Pool.from_json(drawn["result"])
+
+    def _pool_settings(self, seed: int) -> dict[str, Any]:
+        return {"task": self.task.settings(), "seed": seed}
+
+    def _draw(self, which: str, prompts: Sequence[str], n: int, seed: int) -> dict[str, Any]:
         def compute() -> dict[str, Any]:
-            model, tokenizer = self.loaded
-            return draw_pool(model, tokenizer, prompts, n, task, 1000 * seed + len(which)).to_json()
+            own = 1000 * seed + len(which)
+            return draw_pool(*self.loaded, prompts, n, self.task, own).to_json()
 
-        return Pool.from_json(self.job(f"pool {which}", settings, compute)["result"])
+        return self.job(f"pool {which}", self._pool_settings(seed), compute)
 
     def policy(self, name: str, run: PolicyRun, seed: int) -> dict[str, Any]:
         """A trained policy's training and its samples to the held-out prompts."""
-        settings = self._policy_settings(run, seed)
+        settings = self._policy_settings(run, seed, self.judges)
         kept = self.found(name, settings)
         if kept is not None:
             return kept
-        pool, judged = self.pool("train", seed), self.pool("held out", 0)
+        pool = self.training_pool(seed)
         aside = self.path(name, settings).with_suffix(".run")
 
         def compute() -> dict[str, Any]:
@@ -252,7 +270,7 @@ class RealModelStudy:
             return {
                 "training": told,
                 "evaluation": asdict(found),
-                "log_ratios": log_ratios_on(policy, judged, tokenizer, self.task),
+                "log_ratios": log_ratios_on(policy, self.judges, tokenizer, self.task),
             }
 
         record = self.job(name, settings, compute)
@@ -307,8 +325,9 @@ class RealModelStudy:
         """Those that are asked for, and those of the earlier file."""
         return sorted({*self.seeds, *self.earlier.get("card", {}).get("seeds", [])})
 
-    def _policy_settings(self, run: PolicyRun, seed: int) -> dict[str, Any]:
-        return {"run": asdict(run), "task": self.task.settings(), "seed": seed}
+    def _policy_settings(self, run: PolicyRun, seed: int, judges: Pool) -> dict[str, Any]:
+        own = {"run": asdict(run), "task": self.task.settings(), "seed": seed}
+        return own | {"judged on": judges.digest}
 
     def collect(self) -> dict[str, Any]:
         """What is there, made into the file of results; nothing is computed that takes long."""
@@ -326,16 +345,12 @@ class RealModelStudy:
         parts["rewards"], own, absent = human_preferences.collect(self)
         records += own
         missing += absent
-        start = self.found("pool held out", {"task": self.task.settings(), "seed": 0})
-        if start is not None:
-            parts["policies"] = self._start(start)
-            records.append(start)
-        elif "policies" in self.earlier:
-            parts["policies"] = dict(self.earlier["policies"])
-        else:
+        judges = self._kept_judges()
+        if judges is None:
             missing.append("policies")
-        if "policies" in parts:
-            parts["policies"]["runs"], own, absent = self._runs(start)
+        else:
+            runs, own, absent = self._runs(judges)
+            parts["policies"] = self._start(judges) | {"runs": runs}
             records += own
             missing += absent
         before = self.earlier.get("card", {})
@@ -354,9 +369,8 @@ class RealModelStudy:
             **parts,
         }
 
-    def _start(self, held_out: Mapping[str, Any]) -> dict[str, Any]:
+    def _start(self, pool: Pool) -> dict[str, Any]:
         """The start's samples to the held-out prompts: their gold, the exact tilt, best of n."""
-        pool = Pool.from_json(held_out["result"])
         tokenizer = models.load_tokenizer(self.folder)
         mine = pool.evaluation(self.task.held_out_samples)
         tilts = [(strength, *tilt(pool.gold, strength)) for strength in STRENGTHS]
@@ -365,36 +379,29 @@ class RealModelStudy:
         return {
             "start": _rounded(summarise(mine, pool.gold, classes_of(tokenizer)))
             | {"texts": self._texts(mine, tokenizer)},
-            "pool": {
-                "gold": pool.gold.tolist(),
-                "tokens": [[len(y) for y in answers] for _, answers in pool.groups],
-                "logp": _rounded(pool.sums.tolist()),
-                "ended": pool.ended,
-            },
+            "pool": pool.to_json(),
             "examples": [{"response": y, "gold": value} for y, value in rated],
             "tilt": [_rounded({"strength": s, "gold": gold, "kl": kl}) for s, gold, kl in tilts],
             "best_of_n": [_rounded(point) for point in best],
         }
 
-    def _runs(
-        self, held_out: Mapping[str, Any] | None
-    ) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    def _runs(self, pool: Pool) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
         """Each trained policy that there is, the records of its jobs, and which are missing."""
         tokenizer = models.load_tokenizer(self.folder)
         classes = classes_of(tokenizer)
         runs: dict[str, Any] = {}
         records: list[dict[str, Any]] = []
         missing: list[str] = []
-        for seed in self.all_seeds:
-            if train := self.found("pool train", {"task": self.task.settings(), "seed": seed}):
-                records.append(train)
+        drawn = [("pool train", seed) for seed in self.all_seeds] + [("pool held out", 0)]
+        for job, seed in drawn:
+            if record := self.found(job, self._pool_settings(seed)):
+                records.append(record)
         for name, run in RUNS.items():
             for seed in self.all_seeds:
-                record = self.found(name, self._policy_settings(run, seed))
+                record = self.found(name, self._policy_settings(run, seed, pool))
                 found: dict[str, Any] | None
-                if record is not None and held_out is not None:
+                if record is not None:
                     records.append(record)
-                    pool = Pool.from_json(held_out["result"])
                     evaluation = Evaluation(**record["result"]["evaluation"])
                     more = _target(run, pool)
                     more |= direction(np.array(record["result"]["log_ratios"]), pool.gold)
@@ -524,9 +531,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work = given.work or given.out.with_suffix(".parts")
     earlier = load(given.out) if given.out.is_file() else None
     study = RealModelStudy(
-        given.model, work, task, given.seeds, given.data, given.pairs, given.note, earlier,
-        given.minutes,
-    )  # fmt: skip
+        given.model,
+        work,
+        task,
+        seeds=given.seeds,
+        data=given.data,
+        pairs=given.pairs,
+        note=given.note,
+        earlier=earlier,
+        minutes=given.minutes,
+    )
     if given.check:
         stored = earlier or load(given.out)
         if stored["card"]["weights_sha256"] != study.weights:
