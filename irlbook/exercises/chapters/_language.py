@@ -47,6 +47,10 @@ __all__ = [
 MOST = 80  # tokens of a response: longer than any that the world's writers produce
 
 
+NEAR = 0.05  # of the way from the start; right answers: below 0.001, other recipes: 0.1 and more
+SHRUNK = 3e-6  # right answers: below 1e-7; the weight decay that torch takes by itself: 3e-5
+
+
 class Measured(NamedTuple):
     """What the grader found in samples of its own."""
 
@@ -128,10 +132,13 @@ def loaded(weights: Any, start: int) -> Any:
 
 
 def descend(
-    parameters: Iterable[Tensor], losses: Iterable[Callable[[], Tensor]], rate: float
+    parameters: Iterable[Tensor],
+    losses: Iterable[Callable[[], Tensor]],
+    rate: float,
+    decay: float = 0.0,
 ) -> None:
-    """One step of AdamW without weight decay for each loss, in place."""
-    optimizer = torch.optim.AdamW(list(parameters), lr=rate, weight_decay=0.0)
+    """One step of AdamW for each loss, in place."""
+    optimizer = torch.optim.AdamW(list(parameters), lr=rate, weight_decay=decay)
     for loss in losses:
         optimizer.zero_grad()
         loss().backward()
@@ -155,6 +162,53 @@ def apart(
     return Apart(
         off=(dot(difference, difference) / dot(way, way)) ** 0.5,
         shrunk=-dot(difference, want) / dot(want, want),
+    )
+
+
+def expect_recipe(
+    trained: Callable[[list[Any], int], Mapping[str, Tensor]],
+    taught: Callable[[list[list[Any]]], Mapping[str, Tensor]],
+    base: Mapping[str, Tensor],
+    few: list[Any],
+    batch: int,
+    *,
+    noun: str,
+    rests_on: str,
+) -> None:
+    """Fail unless an answer takes the steps of the recipe: its batches, each example once.
+
+    Args:
+        trained: (examples, epochs) to the weights of the answer.
+        taught: batches to the weights after one step of the recipe on each.
+        base: the weights before the first step.
+        few: at least `batch` examples.
+        noun: what the examples are, plural. rests_on: a question about the exercises that it uses.
+    """
+    # With one batch of examples their order does not matter: the steps are computed here.
+    one_batch = few[:batch]
+    found = apart(trained(one_batch, 3), taught([one_batch] * 3), base)
+    expect(
+        found.off < NEAR,
+        property=f"with {batch} {noun} each epoch is one step on the loss of all of them",
+        hint="does each epoch take every one of them once? Is one optimiser made before the first "
+        f"step, and does it start each step with a gradient of 0? {rests_on}",
+    )
+    expect(
+        found.shrunk < SHRUNK,
+        property="no weight decays",
+        hint="`torch.optim.AdamW` makes all weights smaller in each step unless it is told not to",
+    )
+    # Copies of two examples: whatever the order, one of the two is left for the second batch.
+    half = batch // 2
+    asked = [few[0]] * (half + 1) + [few[1]] * half
+    ways = [[asked[1:], asked[:1]], [asked[:-1], asked[-1:]]]
+    got = trained(asked, 1)
+    expect(
+        min(apart(got, taught(way), base).off for way in ways) < NEAR,
+        property=f"{batch + 1} {noun} are a batch of {batch} and a batch of one, and an epoch uses "
+        "each of them once",
+        hint="a batch is full wherever there are examples enough, and the last one of an epoch "
+        "holds what is left",
     )
 
 

@@ -20,8 +20,6 @@ ACCURACY = 0.72  # the reference, on 20 seeds: 0.765 to 0.855
 PAIRS = 600
 BATCH = 32
 RATE = 1e-3  # of AdamW: no weight moves by more in the first step, and some by nearly as much
-NEAR = 0.05  # of the way from the start; right answers: below 0.001, other recipes: 0.1 and more
-SHRUNK = 3e-6  # right answers: below 1e-7; the weight decay that torch takes by itself: 3e-5
 
 # --- 11L.1 --------------------------------------------------------------------------------------
 
@@ -253,33 +251,14 @@ def check_train_reward_model(answer, rng):
         "size of the gradient",
         detail=f"the first step moved the head by {step:.2g}",
     )
-    # With one batch of pairs their order does not matter: the steps are computed here.
-    start_of_all = _joined(base, torch.zeros(model.config.hidden_size))
-    one_batch = few[:BATCH]
-    want = _taught(start, [one_batch] * 3)
-    found = language.apart(_joined(*run(start, one_batch, 3, seed)), want, start_of_all)
-    expect(
-        found.off < NEAR,
-        property=f"with {BATCH} pairs each epoch is one step on the loss of all of them",
-        hint="does each epoch take every pair once? Is one optimiser made before the first step, "
-        "and does it start each step with a gradient of 0? Do 11L.1 and 11L.2 pass?",
-    )
-    expect(
-        found.shrunk < SHRUNK,
-        property="no weight decays",
-        hint="`torch.optim.AdamW` makes all weights smaller in each step unless it is told not to",
-    )
-    # Copies of two pairs: whatever the order, one of the two is left for the second batch.
-    half = BATCH // 2
-    asked = [few[0]] * (half + 1) + [few[1]] * half
-    ways = [[asked[1:], asked[:1]], [asked[:-1], asked[-1:]]]
-    got = _joined(*run(start, asked, 1, seed))
-    expect(
-        min(language.apart(got, _taught(start, way), start_of_all).off for way in ways) < NEAR,
-        property=f"{BATCH + 1} pairs are a batch of {BATCH} and a batch of one, and an epoch uses "
-        "each of them once",
-        hint="a batch is full wherever there are pairs enough, and the last one of an epoch holds "
-        "what is left",
+    language.expect_recipe(
+        lambda examples, epochs: _joined(*run(start, examples, epochs, seed)),
+        partial(_taught, start),
+        _joined(base, torch.zeros(model.config.hidden_size)),
+        few,
+        BATCH,
+        noun="pairs",
+        rests_on="Do 11L.1 and 11L.2 pass?",
     )
     weights, head = run(start, language.comparisons(PAIRS, rng), 2, seed)
     trained = language.loaded(weights, start)

@@ -368,17 +368,17 @@ def _steps(start, adapter, alpha, pairs, steps, beta, base_too=False, learns=(1,
         policy.get_submodule(name.removesuffix(".weight")).register_forward_hook(add)
     learning = [part for pair in own.values() for part in pair if part.requires_grad]
     learning += [p for p in policy.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=RATE, weight_decay=decay)
     tree = collate([(x, [better, worse]) for x, better, worse in pairs])
     with torch.no_grad():
         base = sequence_logps(token_logps(reference, tree), tree.lengths)
     rows = []
-    for _ in range(steps):
+
+    def loss():
         h = (sequence_logps(token_logps(policy, tree), tree.lengths) - base).view(-1, 2)
         rows.append(h.detach().mean(dim=0).tolist())
-        optimizer.zero_grad()
-        torch.nn.functional.softplus(-beta * (h[:, 0] - h[:, 1])).mean().backward()
-        optimizer.step()
+        return torch.nn.functional.softplus(-beta * (h[:, 0] - h[:, 1])).mean()
+
+    language.descend(learning, [loss] * steps, RATE, decay)
     return {n: tuple(part.detach() for part in pair) for n, pair in own.items()}, np.array(rows)
 
 

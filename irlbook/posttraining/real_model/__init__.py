@@ -41,6 +41,7 @@ __all__, __getattr__, __dir__ = front(
             "measure_all_fine_tuned",
             "measure_fine_tuned",
             "measure_frozen",
+            "measure_frozen_on_few",
             "measures",
             "near_equal",
             "read_pairs",

@@ -33,6 +33,7 @@ from irlbook.training.loop import score, train
 
 __all__ = [
     "CHUNK",
+    "FEW",
     "FINE_TUNED",
     "LOSSES",
     "NEAR",
@@ -47,6 +48,7 @@ __all__ = [
     "length_baseline",
     "measure_all_fine_tuned",
     "measure_fine_tuned",
+    "measure_frozen_on_few",
     "measure_frozen",
     "measures",
     "near_equal",
@@ -58,10 +60,11 @@ __all__ = [
 
 WINDOW = 160  # tokens of prompt and response that are read, the last ones
 CHUNK = 50  # pairs that are embedded at a time, and kept
-SIZES = (25, 50, 100, 200, 400)
+SIZES = (25, 50, 100, 200, 400, 800, 1600)
 NEAR = 0.1  # two responses are of near-equal length if they differ by a tenth of the longer
 LOSSES: tuple[Literal["bt", "classification"], ...] = ("bt", "classification")
 FINE_TUNED = ((8, 5e-4), (None, 2e-5))  # rank of an adapter or None, learning rate
+FEW = 500  # pairs, of which four fifths are fine-tuned on: all would take hours on a CPU
 
 
 @dataclass(frozen=True)
@@ -290,8 +293,8 @@ def _records(data: Path, pairs: int, subset: int = 40) -> dict[str, dict[str, li
     return found
 
 
-def _settings(study: Any) -> dict[str, Any]:
-    return {"pairs": study.pairs, "window": WINDOW, "machine": study.machine}
+def _settings(study: Any, pairs: int) -> dict[str, Any]:
+    return {"pairs": pairs, "window": WINDOW, "machine": study.machine}
 
 
 def measure_frozen(study: Any) -> dict[str, Any]:
@@ -320,18 +323,34 @@ def measure_frozen(study: Any) -> dict[str, Any]:
         result["llmbar"]["subsets"] = transfer
         return result
 
-    return study.job("rewards", _settings(study), compute)
+    return study.job("rewards", _settings(study, study.pairs), compute)
+
+
+def measure_frozen_on_few(study: Any) -> dict[str, Any]:
+    """A head on frozen embeddings, from the pairs and the split of the fine-tuned ones."""
+
+    def compute() -> dict[str, Any]:
+        model, tokenizer = study.loaded
+        pairs = read_pairs(tokenizer, _records(study.data, FEW)["hh"])
+        cache = study.work / "embeddings"
+        found = embed_pairs(model, pairs, study.task.machine, pad_id(tokenizer), cache)
+        mask = splits(pairs.asked, 1, 23)[0]
+        shorter = length_baseline(pairs.lengths[mask])
+        told = measures(fit_and_judge(found[~mask], found[mask], "bt"))
+        return told | {"shorter": shorter, "judged": int(mask.sum())}
+
+    return study.job(_FROZEN_ON_FEW, _settings(study, FEW), compute)
 
 
 def measure_fine_tuned(study: Any, lora: int | None, learning_rate: float) -> dict[str, Any]:
     """A fine-tuned reward model on the first split of the HH pairs."""
-    settings = _settings(study) | {"lora": lora, "learning_rate": learning_rate}
+    settings = _settings(study, FEW) | {"lora": lora, "learning_rate": learning_rate}
     name = _name(lora)
     kept = study.found(name, settings)
     if kept is not None:
         return kept
     _, tokenizer = study.loaded
-    pairs = read_pairs(tokenizer, _records(study.data, study.pairs)["hh"])
+    pairs = read_pairs(tokenizer, _records(study.data, FEW)["hh"])
     mask = splits(pairs.asked, 1, 23)[0]
     aside = study.path(name, settings).with_suffix(".run")
     config = TrainingConfig(
@@ -345,7 +364,8 @@ def measure_fine_tuned(study: Any, lora: int | None, learning_rate: float) -> di
 
 
 def measure_all_fine_tuned(study: Any) -> None:
-    """Both ways of fine-tuning."""
+    """Both ways of fine-tuning, and the frozen embeddings that they are held against."""
+    measure_frozen_on_few(study)
     for lora, rate in FINE_TUNED:
         measure_fine_tuned(study, lora, rate)
 
@@ -355,16 +375,23 @@ def collect(study: Any) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]
 
     A result of `study.earlier` stands where the job was not run again.
     """
-    jobs = {"frozen": ("rewards", _settings(study))}
+    few = _settings(study, FEW)
+    jobs = {
+        "frozen": ("rewards", _settings(study, study.pairs)),
+        _FROZEN_ON_FEW: (_FROZEN_ON_FEW, few),
+    }
     for lora, rate in FINE_TUNED:
         name = _name(lora)
-        jobs[name] = (name, _settings(study) | {"lora": lora, "learning_rate": rate})
+        jobs[name] = (name, few | {"lora": lora, "learning_rate": rate})
     found = {key: study.found(*job) for key, job in jobs.items()}
     there = {key: record for key, record in found.items() if record is not None}
     results = {k: v for k, v in study.earlier.get("rewards", {}).items() if k in jobs}
     results |= {key: record["result"] for key, record in there.items()}
     absent = [key if key != "frozen" else "rewards" for key in jobs if key not in results]
     return results, list(there.values()), absent
+
+
+_FROZEN_ON_FEW = "frozen, few pairs"
 
 
 def _name(lora: int | None) -> str:

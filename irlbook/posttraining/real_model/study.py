@@ -118,7 +118,7 @@ class RealModelStudy:
         *,
         seeds: Sequence[int] = (0,),
         data: Path | None = None,
-        pairs: int = 500,
+        pairs: int = 2312,
         note: str = "",
         earlier: Mapping[str, Any] | None = None,
         minutes: float = math.inf,
@@ -512,7 +512,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), help="which policies; all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--data", type=Path, help="folder of hh_harmless_test and llmbar")
-    parser.add_argument("--pairs", type=int, default=500, help="real preference pairs to embed")
+    parser.add_argument("--pairs", type=int, default=2312, help="real preference pairs to embed")
     parser.add_argument("--out", type=Path, default=STORED, help="the file of results")
     parser.add_argument("--work", type=Path, help="folder of the jobs that are done")
     parser.add_argument("--note", default="", help="what the card says of the weights' origin")
