@@ -1,5 +1,8 @@
 """Named errors. Each message says what is wrong and what to do about it."""
 
+import sys
+from collections.abc import Callable
+
 __all__ = [
     "CellFailedError",
     "CellTimeoutError",
@@ -80,6 +83,7 @@ __all__ = [
     "UnsupportedModelError",
     "UnusedWeightsWarning",
     "WorkingCopyError",
+    "as_command",
     "shown",
 ]
 
@@ -92,6 +96,18 @@ def shown(value: object, most: int = 80) -> str:
 
 class IrlbookError(Exception):
     """Base of every error that the book raises on purpose."""
+
+
+def as_command(main: Callable[[], int]) -> int:
+    """The exit status of a module that is run as a command; what stops it is told in one line."""
+    try:
+        return main()
+    except (IrlbookError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
 
 
 class _ToldPlainly(IrlbookError):

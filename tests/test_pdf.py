@@ -13,7 +13,7 @@ import pytest
 from site_builder import built_site
 
 from irlbook.authoring import pdf
-from irlbook.errors import MissingDependencyError, SiteError
+from irlbook.errors import MissingDependencyError, SiteError, as_command
 
 pytest.importorskip("bs4", reason="the extra docs is not installed")
 
@@ -145,7 +145,8 @@ def test_a_link_that_leads_nowhere_is_named(site):
 
 def test_without_a_site_one_line_says_how_to_build_it(tmp_path, capsys):
     for folder in (tmp_path, tmp_path / "not-there"):
-        assert pdf.main([str(folder), "--out", str(tmp_path / "book.pdf")]) == 1
+        command = [str(folder), "--out", str(tmp_path / "book.pdf")]
+        assert as_command(lambda own=command: pdf.main(own)) == 1
         said = capsys.readouterr().err
         assert "sphinx-build -W -c docs ." in said and said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

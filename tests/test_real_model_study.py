@@ -10,7 +10,13 @@ import torch
 from scipy.special import logsumexp
 
 from irlbook.data.records import Preference
-from irlbook.errors import CheckpointError, DataNotFoundError, MissingDependencyError, ShapeError
+from irlbook.errors import (
+    CheckpointError,
+    DataNotFoundError,
+    MissingDependencyError,
+    ShapeError,
+    as_command,
+)
 from irlbook.lm.tokenization import decode, end_id
 from irlbook.lm.trees import collate
 from irlbook.posttraining import book_models
@@ -553,3 +559,29 @@ def test_what_ships_says_what_was_measured_and_what_is_missing():
     assert raw["bugs"]["end_token"]["ends_in_the_loss"] == 0
     gold, kl = (np.array([point[k] for point in raw["policies"]["tilt"]]) for k in ("gold", "kl"))
     assert (np.diff(gold) > 0).all() and (np.diff(kl) > 0).all()
+
+
+def killed():
+    raise KeyboardInterrupt
+
+
+def without_weights():
+    study.weights_digest(study.STORED.parent)
+
+
+def on_a_full_disk():
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "told"),
+    [
+        (killed, 130, "run the same command again"),
+        (without_weights, 1, "holds no *.safetensors"),
+        (on_a_full_disk, 1, "No space left on device"),
+    ],
+)
+def test_what_stops_the_command_is_told_in_one_line(main, code, told, capsys):
+    assert as_command(main) == code
+    said = capsys.readouterr().err
+    assert told in said and said.count("\n") == 1

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from irlbook.authoring.notebooks import write_atomically
-from irlbook.errors import IrlbookError, MissingDependencyError, SiteError
+from irlbook.errors import MissingDependencyError, SiteError, as_command
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
@@ -479,21 +479,17 @@ def print_book(site: Path, out: Path, say: Callable[[str], None] = print) -> int
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`python -m irlbook.authoring.pdf SITE --out FILE`; 1 and one line where it cannot be done."""
+    """`python -m irlbook.authoring.pdf SITE --out FILE`."""
     parser = argparse.ArgumentParser(
         prog="python -m irlbook.authoring.pdf", description="Print the built website as one PDF."
     )
     parser.add_argument("site", type=Path, help="what sphinx-build wrote, as in build/site")
     parser.add_argument("--out", type=Path, default=Path("irlbook.pdf"), help="the file to write")
     given = parser.parse_args(arguments)
-    try:
-        pages = print_book(given.site, given.out)
-    except IrlbookError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    pages = print_book(given.site, given.out)
     print(f"{given.out}: {pages} pages, {given.out.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(as_command(main))

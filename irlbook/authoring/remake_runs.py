@@ -15,6 +15,7 @@ from pathlib import Path
 
 from irlbook.authoring.notebooks import execute
 from irlbook.authoring.repository import find_chapter
+from irlbook.errors import as_command
 from irlbook.posttraining.stored_runs import MAKING, RESULTS, bundle
 
 __all__ = ["main", "remake"]
@@ -60,4 +61,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(as_command(main))

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 import irlbook.envs  # noqa: F401  (registers the environment)
-from irlbook.errors import DataNotFoundError, ResumeMismatchError
+from irlbook.errors import DataNotFoundError, ResumeMismatchError, as_command
 from irlbook.imitation.gail import GAILConfig, GAILResult, gail
 from irlbook.imitation.networks import Controller, clone_network, drive
 from irlbook.rl.ppo import make_vector_env
@@ -190,4 +190,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(as_command(main))

@@ -37,6 +37,7 @@ from irlbook.errors import (
     CheckpointError,
     DataNotFoundError,
     EndlessResponsesWarning,
+    as_command,
 )
 from irlbook.lm import models
 from irlbook.lm.sampling import Samples
@@ -611,4 +612,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(as_command(main))

@@ -1,3 +1,4 @@
+from irlbook.errors import as_command
 from irlbook.posttraining.real_model.study import main
 
-raise SystemExit(main())
+raise SystemExit(as_command(main))
