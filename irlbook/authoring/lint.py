@@ -58,7 +58,7 @@ _WARNING = re.compile(r"\b\w*Warning: ")
 _LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)")
 _HTML_LINK = re.compile(r"<(img|a)\b[^>]*?\b(?:src|href)=[\"']([^\"']+)[\"'][^>]*>")
 _CODE_IN_TEXT = re.compile(r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$", re.DOTALL)
-_ASSERTS = re.compile(r"^\s*assert\b|\bassert_\w+\(|\bverdict\(", re.MULTILINE)
+_ASSERTS = re.compile(r"^\s*assert\b|\bassert_\w+\(|\b(verdict|learned)\(", re.MULTILINE)
 _SHOWS = re.compile(r"^(?:\w+\.)*show\(", re.MULTILINE)
 
 
@@ -210,7 +210,10 @@ def figures_are_stored(notebook: NotebookNode, path: Path) -> Iterator[str]:
 
 
 def figures_are_asserted(notebook: NotebookNode, path: Path) -> Iterator[str]:
-    """The code cell after a figure asserts what the figure shows: nbval never compares pixels."""
+    """The code cell after a figure asserts what the figure shows: nbval never compares pixels.
+
+    `learned` is a chapter's verdict on the book's own models, which reports of any other.
+    """
     codes = _codes(notebook)
     for place, (index, cell) in enumerate(codes):
         if not _has_png(cell):
