@@ -56,7 +56,7 @@ def _reference(log_reference: Any) -> np.ndarray:
 
 
 def _tilt(log_reference: np.ndarray, reward: np.ndarray, beta: float) -> tuple[np.ndarray, float]:
-    """((R,) policy, beta log Z): the maximiser of E[reward] - beta KL, and the maximum (3.11)."""
+    """((R,) policy, beta log Z): the maximiser of E[reward] - beta KL, and the maximum (chapter 3)."""
     scores = log_reference + reward / beta
     top = logsumexp(scores)
     return np.exp(scores - top), float(beta * top)
@@ -237,7 +237,7 @@ def psi_policy(
     if not tau > 0:
         raise InvalidHyperparameterError(f"tau is {tau}; a price of KL is above 0.")
     mu = np.exp(logs) if behaviour is None else as_floats(behaviour, "behaviour")
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         reward = (p if psi is None else psi(p)) @ mu
     if not np.isfinite(reward).all():
         raise DivergentPartitionError(
