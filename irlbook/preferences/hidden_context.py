@@ -133,7 +133,7 @@ def borda_counts(preferences: Any, opponents: Any = None) -> np.ndarray:
 
     Among the opponents is the item itself, which counts 1/2.
 
-    Source: Siththaranjan et al. 2023, section 3.
+    Source: Siththaranjan et al. 2023.
 
     Args:
         preferences: (M, M). opponents: (M,) q; None: all equally likely.
@@ -182,7 +182,7 @@ def normal_preferences(mean: Any, std: Any) -> np.ndarray:
 
         p_ij = Phi((m_i - m_j) / sqrt(s_i^2 + s_j^2))
 
-    Source: Siththaranjan et al. 2023, section 4 (mean and variance).
+    Source: Siththaranjan et al. 2023 (mean and variance).
     """
     m, s = as_floats(mean, "mean"), as_floats(std, "std")
     if not (m.shape == s.shape and m.ndim == 1):
@@ -219,7 +219,7 @@ def fit_normal_utilities(preferences: Any, l2: float = 1e-3) -> tuple[np.ndarray
 
     Zero and unit are free: the means add up to 0, and so do the logarithms of the deviations.
 
-    Source: Siththaranjan et al. 2023, section 4.
+    Source: Siththaranjan et al. 2023.
 
     Args:
         preferences: (M, M). l2: penalty on all parameters, which keeps them finite where choices
@@ -243,7 +243,7 @@ def categorical_preferences(chances: Any) -> np.ndarray:
 
         p_ij = sum_{b > c} q_ib q_jc + sum_b q_ib q_jb / 2
 
-    Source: Siththaranjan et al. 2023, section 4 (categorical).
+    Source: Siththaranjan et al. 2023 (categorical).
     """
     q = _rows(chances)
     return q @ _higher(q.shape[1]) @ q.T

@@ -62,7 +62,7 @@ def principal_rewards(
         sign: "labels" turns each direction so that it orders at least half of the comparisons as
             they were labelled; "raw" leaves what the eigensolver returned, which means nothing.
 
-    Source: Luo et al. 2025, section 3; their code keeps both signs of each component.
+    Source: Luo et al. 2025; their code keeps both signs of each component.
     """
     d = as_floats(gaps, "gaps")
     mean, second = second_moments(d)

@@ -225,7 +225,7 @@ def psi_policy(
     the Borda count against mu; with the logit it is Bradley-Terry's, and infinite where a choice
     is certain.
 
-    Source: Azar et al. 2023 (2310.12036), equation 6 and section 4.
+    Source: Azar et al. 2023 (2310.12036).
 
     Args:
         psi: of an array of chances; None: the identity. behaviour: (R,) mu; None: the reference.
@@ -252,7 +252,7 @@ def exploitability(policy: Any, preferences: Any, log_reference: Any = None, tau
 
         max_y p(y > policy) - 1/2;  with tau > 0 the opponent pays, and the policy paid, tau KL
 
-    Source: Munos et al. 2023, section 3 (duality gap of the game, here one half of it).
+    Source: Munos et al. 2023 (duality gap of the game, here one half of it).
     """
     p, pi = check_preferences(preferences), as_floats(policy, "policy")
     payoff = p @ pi
