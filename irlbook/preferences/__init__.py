@@ -43,7 +43,7 @@ __all__, __getattr__, __dir__ = front(
             "normal_quantile",
             "preference_matrix",
         ],
-        "jailbreak_rates": ["jailbroken", "main", "measure", "scores", "stored"],
+        "jailbreak_rates": ["count_jailbroken", "jailbroken", "main", "scores", "stored"],
         "mixture": [
             "MixtureResult",
             "fit_mixture",

@@ -27,9 +27,9 @@ __all__ = [
     "LEVELS",
     "SOURCE",
     "STORED",
+    "count_jailbroken",
     "jailbroken",
     "main",
-    "measure",
     "scores",
     "stored",
 ]
@@ -81,7 +81,7 @@ def jailbroken(kind: str, outputs: np.ndarray, level: float | None = None) -> np
     return broken >= safe
 
 
-def measure(rewards: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def count_jailbroken(rewards: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Counts of jailbroken pairs for every model, and how the judges differ pair by pair.
 
     Args:
@@ -122,7 +122,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m irlbook.preferences.jailbreak_rates REWARDS.npz OUT.json")
         return 2
     with np.load(arguments[0], allow_pickle=False) as rewards:
-        found = measure(rewards)
+        found = count_jailbroken(rewards)
     Path(arguments[1]).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
 
