@@ -133,7 +133,7 @@ def test_nash_policies_cannot_be_exploited_and_give_a_condorcet_winner_everythin
 def test_the_average_of_self_play_approaches_the_linear_program():
     path, average = sc.self_play(CIRCLE, 20_000, 0.02)
     np.testing.assert_allclose(average, sc.nash_policy(CIRCLE), atol=0.02)
-    bound = np.log(3) / (0.02 * 20_000) + 0.02 / 8  # Freund and Schapire 1999, for gains in [0, 1]
+    bound = np.log(3) / (0.02 * 20_000) + 0.02 / 8  # of multiplicative weights, for gains in [0, 1]
     assert sc.exploitability(average, CIRCLE) < bound
     assert np.abs(path[-1] - average).max() > 0.05  # the last policy still goes round
 

@@ -294,7 +294,8 @@ def self_play(
 
         pi_{t+1}(y) is proportional to pi_t(y) exp(rate p(y > pi_t))
 
-    The average approaches a Nash policy, as in Freund and Schapire 1999; the last policy need not.
+    The average approaches a Nash policy (Freund and Schapire 1999); the last policy need not. After
+    T steps the average is exploitable by at most log(1 / min start) / (rate T) + rate / 8.
 
     Args:
         preferences: (R, R). steps, rate: of multiplicative weights. start: (R,); None: uniform.
