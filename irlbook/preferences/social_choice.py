@@ -56,7 +56,7 @@ def _reference(log_reference: Any) -> np.ndarray:
 
 
 def _tilt(log_reference: np.ndarray, reward: np.ndarray, beta: float) -> tuple[np.ndarray, float]:
-    """((R,) policy, beta log Z): the maximiser of E[reward] - beta KL, and the maximum (chapter 3)."""
+    """((R,) policy, beta log Z): maximiser and maximum of E[reward] - beta KL (chapter 3)."""
     scores = log_reference + reward / beta
     top = logsumexp(scores)
     return np.exp(scores - top), float(beta * top)
