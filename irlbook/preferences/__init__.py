@@ -5,6 +5,22 @@ from irlbook._front import front
 __all__, __getattr__, __dir__ = front(
     __name__,
     {
+        "acquisition": [
+            "ActiveRun",
+            "PreferencePool",
+            "bootstrap_members",
+            "choose_batch",
+            "disagreement",
+            "draw_pool",
+            "draw_weights",
+            "farthest_first",
+            "information_gain",
+            "labels_needed",
+            "pairs_across",
+            "pairs_within",
+            "run_active",
+            "top_rows",
+        ],
         "bradley_terry": [
             "BradleyTerryResult",
             "PairReport",
@@ -27,6 +43,7 @@ __all__, __getattr__, __dir__ = front(
             "order_consistency",
             "win_probability",
         ],
+        "dueling": ["duel_regret", "laplace_of_wins", "run_duels"],
         "embedding_trial": ["EmbeddingTrial", "draw_trial", "linear_head", "network_heads"],
         "hidden_context": [
             "borda_counts",
@@ -43,6 +60,15 @@ __all__, __getattr__, __dir__ = front(
             "normal_quantile",
             "preference_matrix",
         ],
+        "information": [
+            "answer_variance",
+            "best_design",
+            "check_budget",
+            "design_value",
+            "greedy_design",
+            "information_gains",
+            "information_of",
+        ],
         "jailbreak_rates": ["count_jailbroken", "jailbroken", "main", "scores", "stored"],
         "mixture": [
             "MixtureResult",
@@ -54,6 +80,17 @@ __all__, __getattr__, __dir__ = front(
             "wins_of_users",
         ],
         "personal_rewards": ["Population", "fit_population", "personal_loss", "personal_weights"],
+        "policy_pairs": [
+            "best_pair_density",
+            "expected_ascent",
+            "expected_policy_loss",
+            "feature_covariance",
+            "pair_density",
+            "pair_information",
+            "policy_loss",
+            "reward_policy",
+            "value_gradient",
+        ],
         "principal_rewards": ["PrincipalRewards", "orient", "second_moments"],
         "social_choice": [
             "WelfarePolicy",

@@ -1,0 +1,434 @@
+"""Active preference learning, against brute force, finite differences and closed forms."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logsumexp
+
+from irlbook.errors import (
+    InvalidHyperparameterError,
+    NotConvergedError,
+    NotFiniteError,
+    NotStochasticError,
+    ShapeError,
+    UnidentifiedRewardError,
+)
+from irlbook.preferences import acquisition as acq
+from irlbook.preferences import dueling, policy_pairs
+from irlbook.preferences.bradley_terry import fisher_information, fit_bradley_terry
+from irlbook.preferences.information import (
+    answer_variance,
+    best_design,
+    design_value,
+    greedy_design,
+    information_gains,
+    information_of,
+)
+
+RNG = np.random.default_rng
+
+
+def questions(seed: int, n: int = 12, k: int = 3):
+    rng = RNG(seed)
+    d, w = rng.normal(size=(n, k)), rng.normal(size=k)
+    return d, answer_variance(d, w), w
+
+
+# Information --------------------------------------------------------------------------------------
+
+
+def test_the_information_is_that_of_bradley_terry():
+    rng = RNG(0)
+    phi, w, pairs = rng.normal(size=(7, 3)), rng.normal(size=3), np.array([[0, 1], [4, 2], [5, 6]])
+    d = phi[pairs[:, 0]] - phi[pairs[:, 1]]
+    found = information_of(d, answer_variance(d, w, 0.7))
+    assert found == pytest.approx(fisher_information(w, pairs, phi, beta=0.7))
+    assert information_of(d, np.zeros(3), 2.0) == pytest.approx(2 * np.eye(3))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from("DAE"))
+def test_a_gain_is_the_difference_of_two_designs(seed, criterion):
+    d, lam, _ = questions(seed)
+    start = information_of(d[:4], lam[:4], 0.3)
+    gains = information_gains(np.linalg.inv(start), d[4:], lam[4:], criterion)
+    for k, gain in enumerate(gains, start=4):
+        after = start + lam[k] * np.outer(d[k], d[k])
+        want = design_value(after, criterion) - design_value(start, criterion)
+        assert gain == pytest.approx(want, abs=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_log_determinant_has_diminishing_returns(seed):
+    d, lam, _ = questions(seed)
+    few, many = information_of(d[:3], lam[:3], 0.1), information_of(d[:8], lam[:8], 0.1)
+    before, after = (information_gains(np.linalg.inv(m), d[8:], lam[8:]) for m in (few, many))
+    assert (after <= before + 1e-12).all() and (after >= 0).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_greedy_keeps_its_promise_and_brute_force_is_best(seed):
+    d, lam, _ = questions(seed, n=9)
+    start = 0.1 * np.eye(3)
+
+    def gain(rows):
+        return design_value(information_of(d[rows], lam[rows], start)) - design_value(start)
+
+    greedy, best = greedy_design(start, d, lam, 3), best_design(start, d, lam, 3)
+    assert len(set(greedy)) == 3
+    assert gain(best) == pytest.approx(max(gain(list(s)) for s in combinations(range(9), 3)))
+    assert (1 - 1 / np.e) * gain(best) <= gain(greedy) <= gain(best) + 1e-12
+
+
+def test_greedy_sees_the_batch_and_the_top_of_one_score_does_not():
+    d = np.array([[1.0, 0.0]] * 5 + [[0.0, 0.9]])  # five copies of the best question
+    lam, start = np.full(6, 0.25), np.eye(2)
+    assert set(greedy_design(start, d, lam, 2)) == {0, 5}
+    assert acq.top_rows(information_gains(np.eye(2), d, lam), 2).tolist() == [0, 1]
+
+
+def test_greedy_steps_update_the_covariance_rightly():
+    d, lam, _ = questions(5, n=40, k=4)
+    chosen = greedy_design(0.2 * np.eye(4), d, lam, 8)
+    for k in range(8):
+        now = information_of(d[chosen[:k]], lam[chosen[:k]], 0.2)
+        values = [design_value(now + lam[p] * np.outer(d[p], d[p])) for p in range(40)]
+        values = [-np.inf if p in chosen[:k] else v for p, v in enumerate(values)]
+        assert chosen[k] == int(np.argmax(values))
+
+
+def test_bad_designs_are_named():
+    d, lam, w = questions(0)
+    with pytest.raises(UnidentifiedRewardError, match="singular"):
+        design_value(information_of(d[:2], lam[:2]), "D")
+    with pytest.raises(UnidentifiedRewardError, match="never asked about"):
+        greedy_design(np.zeros((3, 3)), d, lam, 2)
+    assert design_value(information_of(d[:2], lam[:2]), "E") == pytest.approx(0, abs=1e-12)
+    for budget in (0, 13):
+        with pytest.raises(InvalidHyperparameterError, match="pool holds 12"):
+            greedy_design(np.eye(3), d, lam, budget)
+    with pytest.raises(InvalidHyperparameterError, match="criterion"):
+        design_value(np.eye(2), "C")
+    with pytest.raises(InvalidHyperparameterError, match="criterion"):
+        information_gains(np.eye(3), d, lam, "C")
+    with pytest.raises(InvalidHyperparameterError, match="use greedy_design"):
+        best_design(np.eye(3), RNG(0).normal(size=(60, 3)), np.ones(60), 6)
+    with pytest.raises(InvalidHyperparameterError, match="temperature"):
+        answer_variance(d, w, 0.0)
+    with pytest.raises(ShapeError):
+        answer_variance(d, np.ones(2))
+    with pytest.raises(ShapeError):
+        information_of(np.ones(3), np.ones(3))
+    with pytest.raises(NotFiniteError):
+        information_of(np.full((2, 2), np.nan), np.ones(2))
+
+
+# Acquisition --------------------------------------------------------------------------------------
+
+
+def test_information_gain_of_two_weights_by_hand():
+    draws, d = np.array([[2.0], [-2.0]]), np.array([[1.0], [0.0]])
+    p = expit(2.0)
+    want = np.log(2) + p * np.log(p) + (1 - p) * np.log(1 - p)
+    assert acq.information_gain(draws, d) == pytest.approx([want, 0.0])
+
+
+def test_a_narrow_posterior_makes_it_half_the_d_optimal_gain():
+    rng = RNG(1)
+    d, w = rng.normal(size=(5, 2)), np.array([0.7, -0.4])
+    sigma = 1e-3 * np.array([[1.0, 0.3], [0.3, 0.5]])
+    found = acq.information_gain(acq.draw_weights(w, sigma, 200_000, rng), d)
+    d_gain = information_gains(sigma, d, answer_variance(d, w))
+    assert found == pytest.approx(d_gain / 2, rel=0.02)
+
+
+def test_draws_have_the_moments_of_the_posterior():
+    sigma = np.array([[1.0, 0.3], [0.3, 0.5]])
+    drawn = acq.draw_weights([1.0, -2.0], sigma, 100_000, RNG(0))
+    assert drawn.mean(axis=0) == pytest.approx([1.0, -2.0], abs=0.02)
+    assert np.cov(drawn.T) == pytest.approx(sigma, abs=0.02)
+
+
+def test_disagreement_is_zero_where_members_agree():
+    members = np.array([[1.0, 0.0], [1.0, 5.0]])
+    found = acq.disagreement(members, [[1.0, 0.0], [0.0, 1.0]])
+    assert found[0] == 0 and found[1] == pytest.approx((expit(5.0) - 0.5) ** 2 / 4)
+    with pytest.raises(ShapeError):
+        acq.disagreement(members, np.ones((2, 3)))
+
+
+def test_farthest_first_against_brute_force_and_mirror_images():
+    d = RNG(2).normal(size=(15, 3))
+    known = d[:2]
+    chosen = acq.farthest_first(d[2:], 4, known)
+    seen = [*known]
+    for row in chosen:
+        far = [min(min(np.sum((x - e) ** 2), np.sum((x + e) ** 2)) for e in seen) for x in d[2:]]
+        assert far[row] == pytest.approx(max(far))
+        seen.append(d[2:][row])
+    mirrored = np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0]])
+    assert acq.farthest_first(mirrored, 2).tolist() == [0, 2]
+
+
+def test_pairs_within_and_across_prompts():
+    within = acq.pairs_within(3, 4)
+    assert len(within) == 3 * 6 and (within[:, 0] // 4 == within[:, 1] // 4).all()
+    across = acq.pairs_across(3, 4, 40, RNG(0))
+    assert (across[:, 0] // 4 != across[:, 1] // 4).all()
+    assert len(np.unique(np.sort(across, axis=1), axis=0)) == 40
+    with pytest.raises(InvalidHyperparameterError, match="48 pairs across"):
+        acq.pairs_across(3, 4, 49, RNG(0))
+
+
+def test_the_synthetic_pool_is_as_described():
+    pools = [acq.draw_pool(s, prompts=200, gap=2.0) for s in range(5)]
+    i, j = np.triu_indices(6, 1)
+    gaps = [np.sqrt(np.mean((p.gold[:, i] - p.gold[:, j]) ** 2)) for p in pools]
+    assert np.array(gaps) == pytest.approx(2.0, rel=0.1)
+    own = pools[0].features - pools[0].features.mean(axis=1, keepdims=True)
+    scale = own.std(axis=(0, 1)) * np.sqrt(6 / 5)
+    assert scale == pytest.approx((1.0 + np.arange(16)) ** -0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("rule", acq.RULES)
+def test_a_run_buys_each_pair_once_and_refits_to_all_of_them(rule):
+    pool = acq.draw_pool(0, prompts=8, responses=4, n_features=3, test_prompts=5)
+    run = acq.run_active(pool, acq.pairs_within(8, 4), rule, RNG(1), budget=20, batch=5)
+    assert run.labels.tolist() == [5, 10, 15, 20] and run.asked.shape == (20, 2)
+    assert len(np.unique(np.sort(run.asked, axis=1), axis=0)) == 20
+    phi = pool.features.reshape(-1, 3)
+    want = fit_bradley_terry(run.asked[:15], phi, l2=1.0).weights
+    assert run.weights[2] == pytest.approx(want, abs=1e-6)
+    again = acq.run_active(pool, acq.pairs_within(8, 4), rule, RNG(1), budget=20, batch=5)
+    assert np.array_equal(run.asked, again.asked)
+
+
+def test_the_answers_follow_the_chances_that_are_given():
+    pool = acq.draw_pool(0, prompts=8, responses=4, n_features=3, test_prompts=5)
+    pairs = acq.pairs_within(8, 4)
+    run = acq.run_active(pool, pairs, "random", RNG(0), budget=40, chance=np.ones(len(pairs)))
+    assert (run.asked[:, 0] < run.asked[:, 1]).all()  # always the first
+    assert run.seen_right[0] == 0.5 and run.seen_right.shape == (4,)
+
+
+def test_each_rule_takes_the_rows_that_its_name_says():
+    d = np.array([[3.0, 0.0], [0.1, 0.0], [0.0, 1.0]])
+    mean, sigma = np.array([1.0, 0.0]), np.diag([0.01, 4.0])
+
+    def first(rule, **options):
+        return int(acq.choose_batch(rule, d, mean, sigma, 1, RNG(0), **options)[0])
+
+    assert first("largest difference") == 0
+    assert first("uncertainty") == 2  # |d . w| is 0
+    for rule in ("D-optimal", "information gain", "two posterior draws"):
+        assert first(rule) == 2
+    assert first("coreset", labelled=d[:1]) == 1 or first("coreset", labelled=d[:1]) == 2
+    assert first("ensemble", members=np.array([[1.0, 1.0], [1.0, -1.0]])) == 2
+    with pytest.raises(InvalidHyperparameterError, match="members"):
+        first("ensemble")
+    with pytest.raises(InvalidHyperparameterError, match="rule"):
+        first("best")
+
+
+def test_impossible_budgets_are_named():
+    pool = acq.draw_pool(0, prompts=3, responses=3, n_features=2, test_prompts=3)
+    pairs = acq.pairs_within(3, 3)
+    with pytest.raises(InvalidHyperparameterError, match="pool holds 9"):
+        acq.run_active(pool, pairs, "random", RNG(0), budget=10, batch=5)
+    with pytest.raises(InvalidHyperparameterError, match="no multiple"):
+        acq.run_active(pool, pairs, "random", RNG(0), budget=8, batch=5)
+    with pytest.raises(InvalidHyperparameterError, match="pool holds 3"):
+        acq.top_rows(np.ones(3), 4)
+    with pytest.raises(InvalidHyperparameterError):
+        acq.farthest_first(np.ones((3, 2)), 4)
+
+
+def test_labels_needed_between_points_before_and_beyond():
+    n, curve = [10, 20, 30], [0.2, 0.6, 0.5]
+    assert acq.labels_needed(n, curve, 0.4) == pytest.approx(15)
+    assert acq.labels_needed(n, curve, 0.1) == 10
+    assert acq.labels_needed(n, curve, 0.9) == 30
+
+
+# Duels --------------------------------------------------------------------------------------------
+
+
+def test_the_laplace_of_wins_is_that_of_bradley_terry():
+    rng = RNG(3)
+    phi = rng.normal(size=(4, 6, 3))
+    wins = rng.integers(0, 4, size=(4, 6, 6)).astype(float)
+    wins[:, range(6), range(6)] = 0
+    mean, sigma = dueling.laplace_of_wins(wins, phi, 0.5, steps=30)
+    for s in range(4):
+        i, j = np.nonzero(wins[s])
+        fit = fit_bradley_terry(np.stack([i, j], axis=1), phi[s], counts=wins[s, i, j], l2=0.5)
+        assert mean[s] == pytest.approx(fit.weights, abs=1e-7)
+        assert sigma[s] == pytest.approx(fit.covariance, abs=1e-7)
+
+
+def test_regret_by_hand():
+    r = np.array([[1.0, 3.0, 2.0], [0.0, 0.0, 5.0]])
+    assert dueling.duel_regret(r, [1, 2], [1, 0]).tolist() == [0.0, 2.5]
+
+
+@pytest.mark.parametrize("rule", dueling.DUEL_RULES)
+def test_regret_never_falls_and_random_pays_its_mean(rule):
+    rng = RNG(4)
+    phi, w = rng.normal(size=(30, 5, 3)), rng.normal(size=(30, 3))
+    found = dueling.run_duels(phi, w, rule, 60, RNG(0), explore=20)
+    assert found.shape == (30, 60) and (np.diff(found, axis=1) >= -1e-12).all()
+    if rule == "random":
+        r = np.einsum("sak,sk->sa", phi, w)
+        assert found[:, -1].mean() == pytest.approx(
+            60 * (r.max(axis=1) - r.mean(axis=1)).mean(), rel=0.05
+        )
+
+
+def test_bad_duels_are_named():
+    phi, w = np.ones((2, 3, 2)), np.ones((2, 2))
+    with pytest.raises(InvalidHyperparameterError, match="rule"):
+        dueling.run_duels(phi, w, "best", 5, RNG(0))
+    with pytest.raises(InvalidHyperparameterError, match="rounds"):
+        dueling.run_duels(phi, w, "greedy", 0, RNG(0))
+    with pytest.raises(InvalidHyperparameterError, match="prior"):
+        dueling.laplace_of_wins(np.zeros((2, 3, 3)), phi, 0.0)
+    with pytest.raises(ShapeError):
+        dueling.laplace_of_wins(np.zeros((2, 4, 4)), phi, 1.0)
+
+
+# Pairs for a policy -------------------------------------------------------------------------------
+
+
+def toy(seed: int = 0, n: int = 7, k: int = 3, beta: float = 0.8):
+    rng = RNG(seed)
+    log_ref = rng.normal(size=n)
+    log_ref -= logsumexp(log_ref)
+    phi, w = rng.normal(size=(n, k)), 0.6 * rng.normal(size=k)
+    return log_ref, phi, w, policy_pairs.reward_policy(log_ref, phi @ w, beta), beta
+
+
+def test_the_value_gradient_by_differences():
+    log_ref, phi, w, log_p, beta = toy()
+    gold = phi @ np.array([0.5, -1.0, 0.2]) + 0.1 * phi[:, 0] ** 2
+
+    def value(v):
+        log_q = policy_pairs.reward_policy(log_ref, phi @ v, beta)
+        return np.exp(log_q) @ (gold - beta * (log_q - log_ref))
+
+    found = policy_pairs.value_gradient(log_p, log_ref, phi, gold, beta)
+    step = 1e-5
+    want = [(value(w + step * e) - value(w - step * e)) / (2 * step) for e in np.eye(3)]
+    assert found == pytest.approx(want, abs=1e-8)
+
+
+def test_pilaf_is_the_mixture_that_it_is_said_to_be():
+    _, phi, w, log_p, _ = toy()
+    r, p = phi @ w, np.exp(log_p)
+    up, down = p * np.exp(r), p * np.exp(-r)
+    z = up.sum() * down.sum()
+    up, down = up / up.sum(), down / down.sum()
+    mixed = np.outer(p, p) + z * (np.outer(up, down) + np.outer(down, up)) / 2
+    assert policy_pairs.pair_density("PILAF", log_p, r) == pytest.approx(mixed / (1 + z))
+
+
+def test_densities_are_symmetric_and_sum_to_one():
+    _, phi, w, log_p, _ = toy()
+    for rule in ("uniform", "on-policy", "PILAF"):
+        q = policy_pairs.pair_density(rule, log_p, phi @ w)
+        assert q.sum() == pytest.approx(1) and q == pytest.approx(q.T)
+
+
+def test_information_and_ascent_by_loops():
+    _, phi, w, log_p, _ = toy()
+    r, gold = phi @ w, phi @ np.array([1.0, 0.3, -0.5])
+    q = policy_pairs.pair_density("PILAF", log_p, r)
+    information, ascent = np.zeros((3, 3)), np.zeros(3)
+    for a in range(7):
+        for b in range(7):
+            p, d = expit(r[a] - r[b]), phi[a] - phi[b]
+            information += q[a, b] * p * (1 - p) * np.outer(d, d)
+            ascent += q[a, b] * (expit(gold[a] - gold[b]) - p) * d
+    assert policy_pairs.pair_information(q, phi, r) == pytest.approx(information)
+    assert policy_pairs.expected_ascent(q, phi, r, gold) == pytest.approx(ascent)
+
+
+def test_near_the_truth_pilafs_ascent_points_along_the_value_gradient():
+    log_ref, phi, w, log_p, beta = toy()
+    gold = phi @ (w + 1e-4 * np.array([1.0, -2.0, 0.5]))
+    cosine = {}
+    for rule in ("on-policy", "PILAF"):
+        q = policy_pairs.pair_density(rule, log_p, phi @ w)
+        up = policy_pairs.expected_ascent(q, phi, phi @ w, gold)
+        # the policy is the optimum of r = phi . w, so beta log(pi / ref) is r up to a constant
+        along = policy_pairs.value_gradient(log_p, log_ref, phi, gold, beta)
+        cosine[rule] = up @ along / np.linalg.norm(up) / np.linalg.norm(along)
+    assert cosine["PILAF"] == pytest.approx(1, abs=1e-7) and cosine["on-policy"] < 0.9999
+
+
+def test_pilafs_information_is_the_covariance_of_the_policy():
+    _, phi, w, log_p, _ = toy()
+    r, p = phi @ w, np.exp(log_p)
+    z = (p @ np.exp(r)) * (p @ np.exp(-r))
+    found = policy_pairs.pair_information(policy_pairs.pair_density("PILAF", log_p, r), phi, r)
+    assert found == pytest.approx(policy_pairs.feature_covariance(log_p, phi) / (1 + z))
+
+
+def test_the_policy_loss_is_what_the_value_misses():
+    log_ref, phi, w, best, beta = toy()
+    gold = phi @ w
+    for scale in (0.0, 0.3):
+        other = policy_pairs.reward_policy(log_ref, gold + scale * phi[:, 0], beta)
+        values = [np.exp(q) @ (gold - beta * (q - log_ref)) for q in (best, other)]
+        loss = policy_pairs.policy_loss(other, best, beta)
+        assert loss == pytest.approx(values[0] - values[1], abs=1e-12)
+
+
+def test_the_expected_loss_is_the_mean_over_errors_of_the_weights():
+    log_ref, phi, w, best, beta = toy()
+    q = policy_pairs.pair_density("on-policy", best, phi @ w)
+    information = policy_pairs.pair_information(q, phi, phi @ w)
+    n = 20_000
+    errors = acq.draw_weights(w, np.linalg.inv(information) / n, 4000, RNG(0))
+    losses = [
+        policy_pairs.policy_loss(policy_pairs.reward_policy(log_ref, phi @ v, beta), best, beta)
+        for v in errors
+    ]
+    c = policy_pairs.feature_covariance(best, phi)
+    want = policy_pairs.expected_policy_loss(c, information, n, beta)
+    assert np.mean(losses) == pytest.approx(want, rel=0.1)
+
+
+def test_the_best_density_is_certified_and_no_other_is_better():
+    _, phi, w, log_p, _ = toy()
+    c, r = policy_pairs.feature_covariance(log_p, phi), phi @ w
+    best = policy_pairs.best_pair_density(phi, r, c)
+
+    def loss(q):
+        return np.trace(np.linalg.solve(policy_pairs.pair_information(q, phi, r), c))
+
+    assert best.sum() == pytest.approx(1)
+    for rule in ("uniform", "on-policy", "PILAF"):
+        other = policy_pairs.pair_density(rule, log_p, r)
+        assert loss(best) <= loss(other)
+        assert loss(best) <= loss(0.99 * best + 0.01 * other) * 1.001
+    with pytest.raises(NotConvergedError, match="pair density"):
+        policy_pairs.best_pair_density(phi, r, c, max_iterations=2)
+
+
+def test_bad_pairs_are_named():
+    _, phi, w, log_p, _ = toy()
+    with pytest.raises(InvalidHyperparameterError, match="rule"):
+        policy_pairs.pair_density("best", log_p, phi @ w)
+    with pytest.raises(NotStochasticError):
+        policy_pairs.pair_density("PILAF", log_p + 1, phi @ w)
+    with pytest.raises(ShapeError):
+        policy_pairs.pair_density("PILAF", log_p[:3], phi @ w)
+    with pytest.raises(InvalidHyperparameterError, match="price"):
+        policy_pairs.reward_policy(log_p, phi @ w, 0.0)
