@@ -197,7 +197,7 @@ def test_the_synthetic_pool_is_as_described():
     assert scale == pytest.approx((1.0 + np.arange(16)) ** -0.5, rel=0.1)
 
 
-@pytest.mark.parametrize("rule", acq.RULES)
+@pytest.mark.parametrize("rule", (*acq.RULES, "D-optimal, top scores"))
 def test_a_run_buys_each_pair_once_and_refits_to_all_of_them(rule):
     pool = acq.draw_pool(0, prompts=8, responses=4, n_features=3, test_prompts=5)
     run = acq.run_active(pool, acq.pairs_within(8, 4), rule, RNG(1), budget=20, batch=5)
@@ -210,12 +210,14 @@ def test_a_run_buys_each_pair_once_and_refits_to_all_of_them(rule):
     assert np.array_equal(run.asked, again.asked)
 
 
-def test_the_answers_follow_the_chances_that_are_given():
-    pool = acq.draw_pool(0, prompts=8, responses=4, n_features=3, test_prompts=5)
-    pairs = acq.pairs_within(8, 4)
-    run = acq.run_active(pool, pairs, "random", RNG(0), budget=40, chance=np.ones(len(pairs)))
-    assert (run.asked[:, 0] < run.asked[:, 1]).all()  # always the first
-    assert run.seen_right[0] == 0.5 and run.seen_right.shape == (4,)
+def test_the_answers_are_bradley_terrys_and_the_first_batch_is_a_guess():
+    pool = acq.draw_pool(0, prompts=100, responses=4, n_features=3, test_prompts=5)
+    run = acq.run_active(pool, acq.pairs_within(100, 4), "random", RNG(0), budget=600, batch=600)
+    gold = pool.gold.reshape(-1)
+    gap = gold[run.asked[:, 0]] - gold[run.asked[:, 1]]
+    p = expit(np.abs(gap))
+    assert (gap > 0).mean() == pytest.approx(p.mean(), abs=3 * np.sqrt((p * (1 - p)).mean() / 600))
+    assert run.seen_right.tolist() == [0.5]
 
 
 def test_each_rule_takes_the_rows_that_its_name_says():

@@ -19,11 +19,12 @@ from scipy.special import entr, expit
 
 from irlbook.errors import InvalidHyperparameterError, ShapeError, shown
 from irlbook.metrics import within_prompt_spearman
-from irlbook.preferences.bradley_terry import fit_bradley_terry
+from irlbook.preferences.bradley_terry import fit_bradley_terry, sample_preferences
 from irlbook.preferences.information import (
     answer_variance,
     check_budget,
     greedy_design,
+    information_gains,
 )
 
 __all__ = [
@@ -56,6 +57,7 @@ Rule = Literal[
     "ensemble",
     "information gain",
     "D-optimal",
+    "D-optimal, top scores",
 ]
 RULES: tuple[Rule, ...] = (
     "random",
@@ -196,7 +198,8 @@ def choose_batch(
     """(budget,) rows of the pool that a rule asks next.
 
     Args:
-        rule: one of `RULES`. differences: (P, K) questions that are still to be had.
+        rule: one of `RULES`, or "D-optimal, top scores", which scores each question as if it came
+            alone. differences: (P, K) questions that are still to be had.
         mean, covariance: (K,), (K, K) of the posterior. budget: size of the batch.
         labelled: (L, K) questions asked before, for "coreset".
         members: (M, K) bootstrap ensemble, for "ensemble".
@@ -215,6 +218,8 @@ def choose_batch(
         return top_rows(np.abs(d @ w), budget)
     if rule == "coreset":
         return farthest_first(d, budget, labelled)
+    if rule == "D-optimal, top scores":
+        return top_rows(information_gains(covariance, d, answer_variance(d, w)), budget)
     if rule == "D-optimal":
         precision = np.linalg.inv(np.asarray(covariance, dtype=float))
         return greedy_design((precision + precision.T) / 2, d, answer_variance(d, w), budget)
@@ -337,15 +342,13 @@ def run_active(
     budget: int = 200,
     batch: int = 10,
     l2: float = 1.0,
-    chance: Any = None,
 ) -> ActiveRun:
     """Ask a first batch at random, then batch after batch by the rule; refit after each.
 
     Args:
         pool: items and test. pairs: (P, 2) questions that may be asked, each once.
-        rule: one of `RULES`. rng: of the answers, the first batch, and the rule.
+        rule: as for `choose_batch`. rng: of the answers, the first batch, and the rule.
         budget: labels in all. batch: labels between two fits. l2: precision of the prior.
-        chance: (P,) chance that the first item is preferred, where it is not Bradley-Terry's.
 
     Raises:
         InvalidHyperparameterError: the budget is larger than the pool, or no multiple of the batch.
@@ -357,8 +360,7 @@ def run_active(
     phi = pool.features.reshape(-1, pool.features.shape[-1])
     gold = pool.gold.reshape(-1)
     d = phi[given[:, 0]] - phi[given[:, 1]]
-    likely = expit(gold[given[:, 0]] - gold[given[:, 1]]) if chance is None else np.asarray(chance)
-    answers = np.where(rng.random(len(given))[:, None] < likely[:, None], given, given[:, ::-1])
+    answers = sample_preferences(gold, given, rng)
     free = np.ones(len(given), dtype=bool)
     rows = rng.choice(len(given), size=batch, replace=False)
     mean = np.zeros(d.shape[1])

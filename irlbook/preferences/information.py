@@ -153,15 +153,24 @@ def greedy_design(
     matrix = np.asarray(information, dtype=float)
     _check_regular(np.linalg.eigvalsh(matrix))
     sigma = np.linalg.inv(matrix)
+    pull = d @ sigma  # (P, K) rows (Sigma d)'
     free = np.ones(len(d), dtype=bool)
     chosen = []
     for _ in range(budget):
-        gains = np.where(free, information_gains(sigma, d, lam, criterion), -np.inf)
-        row = int(np.argmax(gains))
+        leverage = lam * np.einsum("pk,pk->p", pull, d)
+        if criterion == "D":
+            gains = np.log1p(leverage)
+        elif criterion == "A":
+            gains = lam * (pull**2).sum(axis=1) / (1 + leverage)
+        else:
+            gains = information_gains(sigma, d, lam, criterion)
+        row = int(np.argmax(np.where(free, gains, -np.inf)))
         chosen.append(row)
         free[row] = False
-        moved = sigma @ d[row]  # Sherman and Morrison: one more lambda d d' in the information
-        sigma = sigma - np.outer(moved, moved) * lam[row] / (1 + lam[row] * d[row] @ moved)
+        moved = pull[row]  # Sherman and Morrison: one more lambda d d' in the information
+        share = lam[row] / (1 + leverage[row])
+        sigma = sigma - share * np.outer(moved, moved)
+        pull = pull - share * np.outer(d @ moved, moved)
     return np.array(chosen)
 
 
