@@ -141,14 +141,17 @@ def check_greedy_batch(answer, rng):
             mistakes={f"you {why}": np.array([1 - best])},
         )
     # One question is longer than all others together: repeated, it would win again.
-    d2 = np.eye(3) * np.array([50.0, 1.0, 0.5])
+    d2 = np.eye(3) * np.array([1.0, 50.0, 0.5])
     expect_close(
         answer(np.eye(3), d2, np.zeros(3), 3),
-        np.array([0, 1, 2]),
+        np.array([1, 0, 2]),
         what="a batch as large as its pool",
         property="each question is asked at most once",
         hint="take a question out of the pool once it was chosen",
-        mistakes={"a question is asked twice": np.array([0, 0, 0])},
+        mistakes={
+            "a question is asked twice": np.array([1, 1, 1]),
+            "the order of choice is lost": np.arange(3),
+        },
     )
     expect_close(
         answer(np.eye(2), np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), np.zeros(2), 1),
@@ -158,8 +161,12 @@ def check_greedy_batch(answer, rng):
         hint="which of several maxima does np.argmax return?",
     )
     expect_raises(
-        lambda: answer(np.eye(3), d2, np.zeros(3), 4),
         ValueError,
+        answer,
+        np.eye(3),
+        d2,
+        np.zeros(3),
+        4,
         property="a budget larger than the pool is refused with a ValueError",
         hint="compare the budget with the number of rows before you begin",
     )
