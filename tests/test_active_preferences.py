@@ -18,6 +18,7 @@ from irlbook.errors import (
     ShapeError,
     UnidentifiedRewardError,
 )
+from irlbook.metrics import within_prompt_spearman
 from irlbook.preferences import acquisition as acq
 from irlbook.preferences import dueling, policy_pairs
 from irlbook.preferences.bradley_terry import fisher_information, fit_bradley_terry
@@ -188,7 +189,7 @@ def test_pairs_within_and_across_prompts():
 
 
 def test_the_synthetic_pool_is_as_described():
-    pools = [acq.draw_pool(s, prompts=200, gap=2.0) for s in range(5)]
+    pools = [acq.draw_preference_pool(s, prompts=200, gap=2.0) for s in range(5)]
     i, j = np.triu_indices(6, 1)
     gaps = [np.sqrt(np.mean((p.gold[:, i] - p.gold[:, j]) ** 2)) for p in pools]
     assert np.array(gaps) == pytest.approx(2.0, rel=0.1)
@@ -199,19 +200,21 @@ def test_the_synthetic_pool_is_as_described():
 
 @pytest.mark.parametrize("rule", (*acq.RULES, "D-optimal, top scores"))
 def test_a_run_buys_each_pair_once_and_refits_to_all_of_them(rule):
-    pool = acq.draw_pool(0, prompts=8, responses=4, n_features=3, test_prompts=5)
+    pool = acq.draw_preference_pool(0, prompts=8, responses=4, n_features=3, test_prompts=5)
     run = acq.run_active(pool, acq.pairs_within(8, 4), rule, RNG(1), budget=20, batch=5)
     assert run.labels.tolist() == [5, 10, 15, 20] and run.asked.shape == (20, 2)
     assert len(np.unique(np.sort(run.asked, axis=1), axis=0)) == 20
     phi = pool.features.reshape(-1, 3)
     want = fit_bradley_terry(run.asked[:15], phi, l2=1.0).weights
     assert run.weights[2] == pytest.approx(want, abs=1e-6)
+    found = within_prompt_spearman(pool.test_features @ run.weights[2], pool.test_gold)
+    assert run.spearman[2] == pytest.approx(found, abs=1e-12)
     again = acq.run_active(pool, acq.pairs_within(8, 4), rule, RNG(1), budget=20, batch=5)
     assert np.array_equal(run.asked, again.asked)
 
 
 def test_the_answers_are_bradley_terrys_and_the_first_batch_is_a_guess():
-    pool = acq.draw_pool(0, prompts=100, responses=4, n_features=3, test_prompts=5)
+    pool = acq.draw_preference_pool(0, prompts=100, responses=4, n_features=3, test_prompts=5)
     run = acq.run_active(pool, acq.pairs_within(100, 4), "random", RNG(0), budget=600, batch=600)
     gold = pool.gold.reshape(-1)
     gap = gold[run.asked[:, 0]] - gold[run.asked[:, 1]]
@@ -240,7 +243,7 @@ def test_each_rule_takes_the_rows_that_its_name_says():
 
 
 def test_impossible_budgets_are_named():
-    pool = acq.draw_pool(0, prompts=3, responses=3, n_features=2, test_prompts=3)
+    pool = acq.draw_preference_pool(0, prompts=3, responses=3, n_features=2, test_prompts=3)
     pairs = acq.pairs_within(3, 3)
     with pytest.raises(InvalidHyperparameterError, match="pool holds 9"):
         acq.run_active(pool, pairs, "random", RNG(0), budget=10, batch=5)

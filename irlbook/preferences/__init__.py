@@ -11,7 +11,7 @@ __all__, __getattr__, __dir__ = front(
             "bootstrap_members",
             "choose_batch",
             "disagreement",
-            "draw_pool",
+            "draw_preference_pool",
             "draw_weights",
             "farthest_first",
             "information_gain",

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.special import entr, expit
+from scipy.stats import rankdata
 
 from irlbook.errors import InvalidHyperparameterError, ShapeError, shown
-from irlbook.metrics import within_prompt_spearman
 from irlbook.preferences.bradley_terry import fit_bradley_terry, sample_preferences
 from irlbook.preferences.information import (
     answer_variance,
@@ -37,7 +37,7 @@ __all__ = [
     "bootstrap_members",
     "choose_batch",
     "disagreement",
-    "draw_pool",
+    "draw_preference_pool",
     "draw_weights",
     "farthest_first",
     "information_gain",
@@ -298,7 +298,7 @@ def pairs_across(prompts: int, responses: int, n: int, rng: np.random.Generator)
     return np.stack([i[rows], j[rows]], axis=1)
 
 
-def draw_pool(
+def draw_preference_pool(
     seed: int,
     *,
     prompts: int = 40,
@@ -375,7 +375,7 @@ def run_active(
         fit = fit_bradley_terry(answers[asked], phi, l2=l2, tolerance=1e-8)
         mean = fit.weights
         weights.append(mean)
-        spearman.append(within_prompt_spearman(pool.test_features @ mean, pool.test_gold))
+        spearman.append(_rank_correlation(pool.test_features @ mean, pool.test_gold))
         left = np.flatnonzero(free)
         if len(asked) < budget:
             members = (
@@ -402,6 +402,16 @@ def run_active(
         np.array(weights),
         np.array(right),
     )
+
+
+def _rank_correlation(estimate: np.ndarray, truth: np.ndarray) -> float:
+    """`metrics.within_prompt_spearman`, which stands on a floor above, for finite arrays."""
+    ordered = np.ptp(truth, axis=1) > 0
+    a, b = (rankdata(x[ordered], axis=1) for x in (estimate, truth))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    found = np.divide((a * b).sum(axis=1), scale, out=np.zeros(len(a)), where=scale > 0)
+    return float(found.mean())
 
 
 def labels_needed(labels: Any, curve: Any, target: float) -> float:

@@ -72,7 +72,7 @@ register(
         goal="You can compute what a comparison adds to the information before it is asked.",
         hints=(
             "First the chance p that the first response wins, then the answer variance (16.1).",
-            "`np.einsum('pk,kl,pl->p', d, sigma, d)` is d' Sigma d for every row.",
+            "`np.einsum('pk,kl,pl->p', d, sigma, d)` is d' Sigma d forevery row.",
             "The temperature stands twice: inside sigma(.), and squared below p (1 - p).",
         ),
         check=check_question_gains,
@@ -212,7 +212,7 @@ def check_answer_information(answer, rng):
         property="the information is the entropy of the answer less its mean entropy given w",
         hint="(16.7) has two terms; over what is the mean taken, and before or after the entropy?",
         mistakes={
-            "it is the whole entropy of the answer: a coin flip for ever counts as interesting": (
+            "it is the whole entropy of the answer: a coin flip forever counts as interesting": (
                 total
             ),
             "it is only the noise that would stay": noise,
@@ -298,7 +298,7 @@ def check_labels_paid(answer, rng):
         answer(never, 0.8, 3),
         int(labels[-1]) + apart,
         what="the labels when the target is never reached",
-        property="a project that never reaches its target pays for every round",
+        property="a project that never reaches its target pays forevery round",
         hint="what was bought by the end?",
     )
 
@@ -417,7 +417,7 @@ register(
         goal="You can plan how a labelling budget is spent, and how you will know that it paid.",
         hints=(
             "What did the chapter find on synthetic features, and what on embeddings?",
-            "Which pairs of this pool are coin flips for ever?",
+            "Which pairs of this pool are coin flips forever?",
             "With what would you compare, and on which pairs would you measure?",
         ),
         rubric=(
