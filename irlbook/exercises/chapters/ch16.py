@@ -307,6 +307,7 @@ register(
     Exercise(
         id="16.4",
         title="The project that stopped itself",
+        kind="bug hunt",
         function="labels_paid",
         points=3,
         difficulty=2,
