@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import expit, logsumexp
 
-from irlbook.preferences import policy_pairs
+from irlbook.lm.enumerable import kl_from_logps, tilted
+from irlbook.posttraining import policy_pairs
 from irlbook.preferences.acquisition import draw_weights, information_gain
 from irlbook.preferences.bradley_terry import bradley_terry_gradient
 from irlbook.preferences.dueling import duel_regret
@@ -94,18 +95,18 @@ def test_eq_16_8_half_of_the_d_optimal_gain_for_a_narrow_posterior():
 
 def test_eq_16_9_loss_of_a_policy_whose_weights_are_slightly_wrong(world):
     log_ref, phi, w, beta = world
-    best = policy_pairs.reward_policy(log_ref, phi @ w, beta)
+    best = tilted(log_ref, phi @ w, beta)[0]
     c = policy_pairs.feature_covariance(best, phi)
     error = 1e-3 * np.array([1.0, -2.0, 0.5])
-    other = policy_pairs.reward_policy(log_ref, phi @ (w + error), beta)
+    other = tilted(log_ref, phi @ (w + error), beta)[0]
     value = [np.exp(q) @ (phi @ w - beta * (q - log_ref)) for q in (best, other)]
-    assert policy_pairs.policy_loss(other, best, beta) == pytest.approx(value[0] - value[1])
+    assert beta * kl_from_logps(other, best) == pytest.approx(value[0] - value[1])
     assert value[0] - value[1] == pytest.approx(error @ c @ error / (2 * beta), rel=0.01)
 
 
 def test_eq_16_10_and_16_11_pilafs_expected_step_is_the_policy_gradient(world):
     log_ref, phi, w, beta = world
-    log_pi = policy_pairs.reward_policy(log_ref, phi @ w, beta)
+    log_pi = tilted(log_ref, phi @ w, beta)[0]
     r, p = phi @ w, np.exp(log_pi)
     gold = phi @ (w + 1e-5 * np.array([1.0, 0.5, -1.0]))
     z = (p @ np.exp(r)) * (p @ np.exp(-r))

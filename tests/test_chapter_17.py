@@ -8,9 +8,9 @@ from scipy.integrate import quad
 from scipy.special import expit, logit, ndtr
 
 from irlbook.lm.enumerable import EnumerableLM, kl_from_logps, tilted
+from irlbook.posttraining import social_choice as sc
 from irlbook.preferences import hidden_context as hc
 from irlbook.preferences import mixture as mx
-from irlbook.preferences import social_choice as sc
 from irlbook.preferences.classification import win_probability
 from irlbook.preferences.personal_rewards import personal_weights
 from irlbook.preferences.principal_rewards import principal_rewards, second_moments

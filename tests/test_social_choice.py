@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import linprog, minimize
 
 from irlbook import errors
-from irlbook.preferences import social_choice as sc
+from irlbook.posttraining import social_choice as sc
 from irlbook.preferences.hidden_context import borda_counts
 
 CIRCLE = np.array([[0.5, 0.8, 0.3], [0.2, 0.5, 0.9], [0.7, 0.1, 0.5]])

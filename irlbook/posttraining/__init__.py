@@ -171,6 +171,15 @@ __all__, __getattr__, __dir__ = front(
             "token_gae",
             "value_loss",
         ],
+        "policy_pairs": [
+            "best_pair_density",
+            "expected_ascent",
+            "expected_policy_loss",
+            "feature_covariance",
+            "pair_density",
+            "pair_information",
+            "value_gradient",
+        ],
         "raft": ["RaftRound", "keep_best", "raft_update", "rounds_done"],
         "reward_model": [
             "Embedder",
@@ -204,6 +213,17 @@ __all__, __getattr__, __dir__ = front(
         ],
         "rrhf": ["ranking_accuracy", "ranking_loss", "rrhf_loss"],
         "sft": ["sft_loss"],
+        "social_choice": [
+            "WelfarePolicy",
+            "condorcet_winner",
+            "exploitability",
+            "majority_cycles",
+            "nash_policy",
+            "psi_policy",
+            "regularised_nash",
+            "self_play",
+            "welfare_policy",
+        ],
         "stored_runs": ["StoredRuns", "bundle", "mean_gap"],
     },
 )

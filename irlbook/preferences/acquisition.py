@@ -11,12 +11,12 @@ Ton 2025 (2502.04354) for D-optimal choice, and for the comparison within and ac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy.special import entr, expit
-from scipy.stats import rankdata
 
 from irlbook.errors import InvalidHyperparameterError, ShapeError, shown
 from irlbook.preferences.bradley_terry import fit_bradley_terry, sample_preferences
@@ -59,16 +59,7 @@ Rule = Literal[
     "D-optimal",
     "D-optimal, top scores",
 ]
-RULES: tuple[Rule, ...] = (
-    "random",
-    "uncertainty",
-    "largest difference",
-    "coreset",
-    "two posterior draws",
-    "ensemble",
-    "information gain",
-    "D-optimal",
-)
+RULES: tuple[Rule, ...] = get_args(Rule)[:-1]  # the last one shows what a batch is not
 MEMBERS = 5  # of a bootstrap ensemble
 DRAWS = 50  # of the posterior, for the information gain
 
@@ -263,14 +254,14 @@ class ActiveRun:
     """What one run of `run_active` gave.
 
     Attributes:
-        labels: (T,) how many had been bought. spearman: (T,) within-prompt rank correlation then.
+        labels: (T,) how many had been bought. measured: (T,) how good the weights were then.
         asked: (labels[-1], 2) the comparisons in the order in which they were bought, the preferred
             item first. weights: (T, K).
         seen_right: (T,) share of the newest batch that the model before it had predicted.
     """
 
     labels: np.ndarray
-    spearman: np.ndarray
+    measured: np.ndarray
     asked: np.ndarray
     weights: np.ndarray
     seen_right: np.ndarray
@@ -339,6 +330,7 @@ def run_active(
     rule: Rule,
     rng: np.random.Generator,
     *,
+    measure: Callable[[np.ndarray, np.ndarray], float],
     budget: int = 200,
     batch: int = 10,
     l2: float = 1.0,
@@ -348,6 +340,8 @@ def run_active(
     Args:
         pool: items and test. pairs: (P, 2) questions that may be asked, each once.
         rule: as for `choose_batch`. rng: of the answers, the first batch, and the rule.
+        measure: of the rewards and the gold of the test, (prompts, responses) each, such as
+            `metrics.within_prompt_spearman`.
         budget: labels in all. batch: labels between two fits. l2: precision of the prior.
 
     Raises:
@@ -365,7 +359,7 @@ def run_active(
     rows = rng.choice(len(given), size=batch, replace=False)
     mean = np.zeros(d.shape[1])
     asked: list[int] = []
-    spearman, weights, right = [], [], []
+    measured, weights, right = [], [], []
     for _ in range(budget // batch):
         margin = d[rows] @ mean
         won = (answers[rows, 0] == given[rows, 0]) * 2 - 1
@@ -375,7 +369,7 @@ def run_active(
         fit = fit_bradley_terry(answers[asked], phi, l2=l2, tolerance=1e-8)
         mean = fit.weights
         weights.append(mean)
-        spearman.append(_rank_correlation(pool.test_features @ mean, pool.test_gold))
+        measured.append(measure(pool.test_features @ mean, pool.test_gold))
         left = np.flatnonzero(free)
         if len(asked) < budget:
             members = (
@@ -397,21 +391,11 @@ def run_active(
             ]
     return ActiveRun(
         batch * (1 + np.arange(budget // batch)),
-        np.array(spearman),
+        np.array(measured),
         answers[asked],
         np.array(weights),
         np.array(right),
     )
-
-
-def _rank_correlation(estimate: np.ndarray, truth: np.ndarray) -> float:
-    """`metrics.within_prompt_spearman`, which stands on a floor above, for finite arrays."""
-    ordered = np.ptp(truth, axis=1) > 0
-    a, b = (rankdata(x[ordered], axis=1) for x in (estimate, truth))
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    found = np.divide((a * b).sum(axis=1), scale, out=np.zeros(len(a)), where=scale > 0)
-    return float(found.mean())
 
 
 def labels_needed(labels: Any, curve: Any, target: float) -> float:

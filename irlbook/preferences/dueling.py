@@ -14,7 +14,7 @@ Sources: Yue, Broder, Kleinberg and Joachims 2012 (duelling bandits, strong regr
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy.special import expit
@@ -30,13 +30,7 @@ __all__ = [
 ]
 
 DuelRule = Literal["random", "greedy", "most informative", "explore, then commit", "two draws"]
-DUEL_RULES: tuple[DuelRule, ...] = (
-    "random",
-    "greedy",
-    "most informative",
-    "explore, then commit",
-    "two draws",
-)
+DUEL_RULES: tuple[DuelRule, ...] = get_args(DuelRule)
 
 
 def duel_regret(rewards: Any, first: Any, second: Any) -> np.ndarray:

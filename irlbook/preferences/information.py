@@ -116,16 +116,22 @@ def information_gains(
     """
     sigma, d = np.asarray(covariance, dtype=float), _questions(differences)
     lam, moved = np.asarray(variance, dtype=float), d @ sigma  # (P, K) rows (Sigma d)'
-    leverage = lam * np.einsum("pk,pk->p", moved, d)
-    if criterion == "D":
-        return np.log1p(leverage)
-    if criterion == "A":
-        return lam * (moved**2).sum(axis=1) / (1 + leverage)
+    if criterion in ("D", "A"):
+        return _closed_gains(criterion, lam * np.einsum("pk,pk->p", moved, d), moved, lam)
     if criterion == "E":
         now = np.linalg.inv(sigma)
         more = now + lam[:, None, None] * d[:, :, None] * d[:, None, :]
         return np.linalg.eigvalsh(more)[:, 0] - np.linalg.eigvalsh(now)[0]
     raise InvalidHyperparameterError(f"criterion is {shown(criterion)}; use 'D', 'A' or 'E'.")
+
+
+def _closed_gains(
+    criterion: Criterion, leverage: np.ndarray, moved: np.ndarray, lam: np.ndarray
+) -> np.ndarray:
+    """(P,) gains of D or A from lambda d' Sigma d (P,) and the rows (Sigma d)' (P, K)."""
+    if criterion == "D":
+        return np.log1p(leverage)
+    return lam * (moved**2).sum(axis=1) / (1 + leverage)
 
 
 def greedy_design(
@@ -158,10 +164,8 @@ def greedy_design(
     chosen = []
     for _ in range(budget):
         leverage = lam * np.einsum("pk,pk->p", pull, d)
-        if criterion == "D":
-            gains = np.log1p(leverage)
-        elif criterion == "A":
-            gains = lam * (pull**2).sum(axis=1) / (1 + leverage)
+        if criterion in ("D", "A"):
+            gains = _closed_gains(criterion, leverage, pull, lam)
         else:
             gains = information_gains(sigma, d, lam, criterion)
         row = int(np.argmax(np.where(free, gains, -np.inf)))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from irlbook.errors import InvalidDataError
+from irlbook.errors import InvalidDataError, as_command
 from irlbook.preferences.hidden_context import histogram_quantile, normal_quantile
 
 __all__ = [
@@ -128,4 +128,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(as_command(lambda: main(sys.argv[1:])))

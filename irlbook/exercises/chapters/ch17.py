@@ -7,10 +7,10 @@ from scipy.special import expit
 
 from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import as_array, expect, expect_close, expect_distribution
+from irlbook.posttraining.social_choice import welfare_policy
 from irlbook.preferences.hidden_context import histogram_quantile
 from irlbook.preferences.mixture import responsibilities, sample_users
 from irlbook.preferences.principal_rewards import principal_rewards
-from irlbook.preferences.social_choice import welfare_policy
 
 # --- 17.1 ---------------------------------------------------------------------------------------
 

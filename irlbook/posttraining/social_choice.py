@@ -27,6 +27,7 @@ from irlbook.errors import (
     NotStochasticError,
     ShapeError,
 )
+from irlbook.lm.enumerable import tilted
 from irlbook.mdp import as_floats
 from irlbook.preferences.hidden_context import check_preferences
 
@@ -57,9 +58,8 @@ def _reference(log_reference: Any) -> np.ndarray:
 
 def _tilt(log_reference: np.ndarray, reward: np.ndarray, beta: float) -> tuple[np.ndarray, float]:
     """((R,) policy, beta log Z): maximiser and maximum of E[reward] - beta KL (chapter 3)."""
-    scores = log_reference + reward / beta
-    top = logsumexp(scores)
-    return np.exp(scores - top), float(beta * top)
+    log_policy, log_partition = tilted(log_reference, reward, beta)
+    return np.exp(log_policy), beta * log_partition
 
 
 # Welfare of groups --------------------------------------------------------------------------------

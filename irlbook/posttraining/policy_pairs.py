@@ -1,7 +1,8 @@
 """Pairs chosen for what a policy gains, not for the error of a reward. All sums are exact.
 
 R responses have log-probabilities (R,), features (R, K) and rewards r = phi . w. A policy is the
-optimum of RLHF for a reward, pi_w = pi_ref exp(r / beta) / Z (chapter 3). A *pair density* q is
+optimum of RLHF for a reward, pi_w = pi_ref exp(r / beta) / Z (`lm.enumerable.tilted`), and misses
+beta KL(pi || pi*) of the optimum's value (`lm.enumerable.kl_from_logps`). A *pair density* q is
 (R, R) and symmetric. It says how often a pair of responses is shown to the chooser, who is
 Bradley-Terry's with temperature 1.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import expit, logsumexp
+from scipy.special import expit
 
 from irlbook.errors import (
     InvalidHyperparameterError,
@@ -32,24 +33,10 @@ __all__ = [
     "feature_covariance",
     "pair_density",
     "pair_information",
-    "policy_loss",
-    "reward_policy",
     "value_gradient",
 ]
 
 PairRule = Literal["uniform", "on-policy", "PILAF"]
-
-
-def reward_policy(log_ref: Any, rewards: Any, beta: float) -> np.ndarray:
-    """(R,) log pi with pi = pi_ref exp(r / beta) / Z.
-
-    Args:
-        log_ref: (R,). rewards: (R,). beta: the price of a nat, above 0.
-    """
-    if not beta > 0:
-        raise InvalidHyperparameterError(f"beta is {beta}; the price of a nat is above 0.")
-    tilted = np.asarray(log_ref, dtype=float) + np.asarray(rewards, dtype=float) / beta
-    return np.asarray(tilted - logsumexp(tilted))
 
 
 def pair_density(rule: PairRule, log_policy: Any, rewards: Any) -> np.ndarray:
@@ -127,12 +114,6 @@ def value_gradient(
     p = np.exp(log_p)
     worth = np.asarray(gold, dtype=float) - beta * (log_p - np.asarray(log_ref, dtype=float))
     return np.asarray((phi - p @ phi).T @ (p * (worth - p @ worth)) / beta)
-
-
-def policy_loss(log_learned: Any, log_best: Any, beta: float) -> float:
-    """J(pi*) - J(pi) = beta KL(pi || pi*) >= 0: what a policy misses of the optimum, exactly."""
-    log_p, log_q = np.asarray(log_learned, dtype=float), np.asarray(log_best, dtype=float)
-    return float(beta * np.sum(np.exp(log_p) * (log_p - log_q)))
 
 
 def expected_policy_loss(covariance: Any, information: Any, n: int, beta: float) -> float:
