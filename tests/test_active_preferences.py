@@ -23,7 +23,7 @@ from irlbook.metrics import within_prompt_spearman
 from irlbook.posttraining import policy_pairs
 from irlbook.preferences import acquisition as acq
 from irlbook.preferences import dueling
-from irlbook.preferences.bradley_terry import fisher_information, fit_bradley_terry
+from irlbook.preferences.bradley_terry import fisher_information, fit_bradley_terry, laplace_of_wins
 from irlbook.preferences.information import (
     answer_variance,
     best_design,
@@ -300,7 +300,7 @@ def test_the_laplace_of_wins_is_that_of_bradley_terry():
     phi = rng.normal(size=(4, 6, 3))
     wins = rng.integers(0, 4, size=(4, 6, 6)).astype(float)
     wins[:, range(6), range(6)] = 0
-    mean, sigma = dueling.laplace_of_wins(wins, phi, 0.5, steps=30)
+    mean, sigma = laplace_of_wins(wins, phi, 0.5, steps=30)
     for s in range(4):
         i, j = np.nonzero(wins[s])
         fit = fit_bradley_terry(np.stack([i, j], axis=1), phi[s], counts=wins[s, i, j], l2=0.5)
@@ -333,9 +333,9 @@ def test_bad_duels_are_named():
     with pytest.raises(InvalidHyperparameterError, match="rounds"):
         dueling.run_duels(phi, w, "greedy", 0, RNG(0))
     with pytest.raises(InvalidHyperparameterError, match="prior"):
-        dueling.laplace_of_wins(np.zeros((2, 3, 3)), phi, 0.0)
+        laplace_of_wins(np.zeros((2, 3, 3)), phi, 0.0)
     with pytest.raises(ShapeError):
-        dueling.laplace_of_wins(np.zeros((2, 4, 4)), phi, 1.0)
+        laplace_of_wins(np.zeros((2, 4, 4)), phi, 1.0)
 
 
 # Pairs for a policy -------------------------------------------------------------------------------

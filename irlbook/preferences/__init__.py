@@ -32,6 +32,7 @@ __all__, __getattr__, __dir__ = front(
             "fisher_information",
             "fit_bradley_terry",
             "inspect_pairs",
+            "laplace_of_wins",
             "pairs_from_labels",
             "sample_preferences",
             "win_graph",
@@ -43,7 +44,7 @@ __all__, __getattr__, __dir__ = front(
             "order_consistency",
             "win_probability",
         ],
-        "dueling": ["duel_regret", "laplace_of_wins", "run_duels"],
+        "dueling": ["duel_regret", "run_duels"],
         "embedding_trial": ["EmbeddingTrial", "draw_trial", "linear_head", "network_heads"],
         "hidden_context": [
             "borda_counts",

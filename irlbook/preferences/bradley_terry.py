@@ -48,6 +48,7 @@ __all__ = [
     "fisher_information",
     "fit_bradley_terry",
     "inspect_pairs",
+    "laplace_of_wins",
     "pairs_from_labels",
     "sample_preferences",
     "win_graph",
@@ -604,3 +605,53 @@ def _names(numbers: np.ndarray) -> str:
     """ "3, 5, 8" with an end when there are many."""
     shown = ", ".join(str(int(k)) for k in numbers[:NAMED])
     return shown + (f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else "")
+
+
+def laplace_of_wins(
+    wins: Any, features: Any, l2: float, start: Any = None, steps: int = 8
+) -> tuple[np.ndarray, np.ndarray]:
+    """(S, K) posterior modes and (S, K, K) covariances, of S tables of wins at once.
+
+    Args:
+        wins: (S, A, A), [s, i, j] how often i was preferred to j. features: (S, A, K).
+        l2: precision of the prior. start: (S, K) where Newton begins; None: at 0.
+        steps: of Newton's method, each halved until it does not lower the posterior.
+
+    Raises:
+        InvalidHyperparameterError: l2 is not above 0 (then a mode need not exist).
+        ShapeError: wins and features do not fit.
+    """
+    if not l2 > 0:
+        raise InvalidHyperparameterError(f"l2 is {l2}; without a prior the mode may be infinite.")
+    n, phi = np.asarray(wins, dtype=float), np.asarray(features, dtype=float)
+    if n.ndim != 3 or phi.ndim != 3 or n.shape[:2] != phi.shape[:2] or n.shape[1] != n.shape[2]:
+        raise ShapeError(f"wins {n.shape} and features {phi.shape} must be (S, A, A), (S, A, K).")
+    i, j = np.triu_indices(n.shape[1], 1)
+    d = phi[:, i] - phi[:, j]  # (S, P, K)
+    won, played = n[:, i, j], n[:, i, j] + n[:, j, i]
+    w = np.zeros(phi.shape[::2]) if start is None else np.array(start, dtype=float)
+    eye = l2 * np.eye(phi.shape[2])
+
+    def parts(v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        z = np.einsum("spk,sk->sp", d, v)
+        p = expit(z)
+        height = (won * z - played * np.logaddexp(0, z)).sum(axis=1) - l2 * (v**2).sum(axis=1) / 2
+        slope = np.einsum("sp,spk->sk", won - played * p, d) - l2 * v
+        curve = np.einsum("sp,spk,spl->skl", played * p * (1 - p), d, d, optimize=True) + eye
+        return height, slope, curve
+
+    height, slope, curve = parts(w)
+    for _ in range(steps):
+        step = np.linalg.solve(curve, slope[..., None])[..., 0]
+        length = np.ones(len(w))
+        for _ in range(20):
+            new = parts(w + length[:, None] * step)
+            worse = new[0] < height - 1e-12 * np.abs(height)
+            if not worse.any():
+                break
+            length = np.where(worse, length / 2, length)
+        w = w + length[:, None] * step
+        height, slope, curve = new
+        if np.abs(slope).max() < 1e-9:
+            break
+    return w, np.linalg.inv(curve)

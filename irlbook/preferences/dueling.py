@@ -19,13 +19,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy.special import expit
 
-from irlbook.errors import InvalidHyperparameterError, ShapeError, shown
+from irlbook.errors import InvalidHyperparameterError, shown
+from irlbook.preferences.bradley_terry import laplace_of_wins
 
 __all__ = [
     "DUEL_RULES",
     "DuelRule",
     "duel_regret",
-    "laplace_of_wins",
     "run_duels",
 ]
 
@@ -45,56 +45,6 @@ def duel_regret(rewards: Any, first: Any, second: Any) -> np.ndarray:
     rows = np.arange(len(r))
     shown_ = (r[rows, np.asarray(first)] + r[rows, np.asarray(second)]) / 2
     return np.asarray(r.max(axis=1) - shown_)
-
-
-def laplace_of_wins(
-    wins: Any, features: Any, l2: float, start: Any = None, steps: int = 8
-) -> tuple[np.ndarray, np.ndarray]:
-    """(S, K) posterior modes and (S, K, K) covariances, of S tables of wins at once.
-
-    Args:
-        wins: (S, A, A), [s, i, j] how often i was preferred to j. features: (S, A, K).
-        l2: precision of the prior. start: (S, K) where Newton begins; None: at 0.
-        steps: of Newton's method, each halved until it does not lower the posterior.
-
-    Raises:
-        InvalidHyperparameterError: l2 is not above 0 (then a mode need not exist).
-        ShapeError: wins and features do not fit.
-    """
-    if not l2 > 0:
-        raise InvalidHyperparameterError(f"l2 is {l2}; without a prior the mode may be infinite.")
-    n, phi = np.asarray(wins, dtype=float), np.asarray(features, dtype=float)
-    if n.ndim != 3 or phi.ndim != 3 or n.shape[:2] != phi.shape[:2] or n.shape[1] != n.shape[2]:
-        raise ShapeError(f"wins {n.shape} and features {phi.shape} must be (S, A, A), (S, A, K).")
-    i, j = np.triu_indices(n.shape[1], 1)
-    d = phi[:, i] - phi[:, j]  # (S, P, K)
-    won, played = n[:, i, j], n[:, i, j] + n[:, j, i]
-    w = np.zeros(phi.shape[::2]) if start is None else np.array(start, dtype=float)
-    eye = l2 * np.eye(phi.shape[2])
-
-    def parts(v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        z = np.einsum("spk,sk->sp", d, v)
-        p = expit(z)
-        height = (won * z - played * np.logaddexp(0, z)).sum(axis=1) - l2 * (v**2).sum(axis=1) / 2
-        slope = np.einsum("sp,spk->sk", won - played * p, d) - l2 * v
-        curve = np.einsum("sp,spk,spl->skl", played * p * (1 - p), d, d, optimize=True) + eye
-        return height, slope, curve
-
-    height, slope, curve = parts(w)
-    for _ in range(steps):
-        step = np.linalg.solve(curve, slope[..., None])[..., 0]
-        length = np.ones(len(w))
-        for _ in range(20):
-            new = parts(w + length[:, None] * step)
-            worse = new[0] < height - 1e-12 * np.abs(height)
-            if not worse.any():
-                break
-            length = np.where(worse, length / 2, length)
-        w = w + length[:, None] * step
-        height, slope, curve = new
-        if np.abs(slope).max() < 1e-9:
-            break
-    return w, np.linalg.inv(curve)
 
 
 def run_duels(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, log_expit, logsumexp
+from scipy.special import log_expit, logsumexp
 
 from irlbook.errors import (
     InvalidHyperparameterError,
@@ -26,7 +26,12 @@ from irlbook.errors import (
     UninformativeDataError,
 )
 from irlbook.mdp import as_floats
-from irlbook.preferences.bradley_terry import as_pairs, check_win_graph, fit_bradley_terry
+from irlbook.preferences.bradley_terry import (
+    as_pairs,
+    check_win_graph,
+    fit_bradley_terry,
+    laplace_of_wins,
+)
 
 __all__ = [
     "MixtureResult",
@@ -235,6 +240,7 @@ def _climb(wins, n_types, rng, l2, smallest, tolerance, max_steps):
     belief = rng.dirichlet(np.ones(n_types), size=n_users) if n_types > 1 else np.ones((n_users, 1))
     curve: list[float] = []
     rewards = np.zeros((n_types, n_items))
+    items = np.broadcast_to(np.eye(n_items), (n_types, n_items, n_items))  # a reward for each
     for _ in range(max_steps):
         if n_types > 1 and belief.sum(axis=0).min() < smallest:
             return None
@@ -243,7 +249,7 @@ def _climb(wins, n_types, rng, l2, smallest, tolerance, max_steps):
         if l2:
             won = np.zeros((n_types, n_items, n_items))
             won[:, i, j] = weights
-            rewards = _penalised_fit(won, rewards, l2)
+            rewards, _ = laplace_of_wins(won, items, l2, rewards, steps=50)
         else:
             fits = (fit_bradley_terry(pairs, counts=weight, n_items=n_items) for weight in weights)
             rewards = np.array([fit.rewards for fit in fits])
@@ -256,37 +262,3 @@ def _climb(wins, n_types, rng, l2, smallest, tolerance, max_steps):
         f"EM still gained {curve[-1] - curve[-2]:.2g} nats after {max_steps} steps; raise "
         "max_steps, or loosen the tolerance."
     )
-
-
-def _penalised_fit(won: np.ndarray, start: np.ndarray, l2: float, steps: int = 50) -> np.ndarray:
-    """(G, M) Bradley-Terry for each type at once, by Newton's method from `start`.
-
-    It is :func:`irlbook.preferences.bradley_terry.fit_bradley_terry` with l2 > 0, for many small
-    tables that change little from one step of EM to the next.
-
-    Args:
-        won: (G, M, M) weighted wins of row over column.
-    """
-
-    def loss(r):
-        return (
-            -(won * log_expit(r[:, :, None] - r[:, None, :])).sum((1, 2)) + l2 * (r**2).sum(1) / 2
-        )
-
-    asked, r = won + won.transpose(0, 2, 1), start.copy()
-    diagonal = np.arange(r.shape[1])
-    value = loss(r)
-    for _ in range(steps):
-        p = expit(r[:, :, None] - r[:, None, :])
-        gradient = (asked * p - won).sum(axis=2) + l2 * r
-        if np.abs(gradient).max() < 1e-9 * (1 + asked.sum()):
-            break
-        hessian = -asked * p * (1 - p)
-        hessian[:, diagonal, diagonal] += l2 - hessian.sum(axis=2)
-        step = -np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
-        length = np.ones((len(r), 1))
-        while (worse := loss(r + length * step) > value + 1e-12 * (1 + np.abs(value))).any():
-            length[worse] /= 2
-        r = r + length * step
-        value = loss(r)
-    return r
