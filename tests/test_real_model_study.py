@@ -382,6 +382,7 @@ def test_a_reward_model_is_fine_tuned_on_pairs(tmp_path):
     )
     found = human_preferences.fine_tuned(folder, pairs, mask, config, None)
     assert found["accuracy"] == 1.0 and len(found["loss_by_step"]) == 8
+    assert found["judged"] == 4 and found["order"] == [1, 1, 1, 1]
 
 
 # Silent bugs --------------------------------------------------------------------------------------

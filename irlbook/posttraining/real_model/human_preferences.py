@@ -64,7 +64,8 @@ SIZES = (25, 50, 100, 200, 400, 800, 1600)
 NEAR = 0.1  # two responses are of near-equal length if they differ by a tenth of the longer
 LOSSES: tuple[Literal["bt", "classification"], ...] = ("bt", "classification")
 FINE_TUNED = ((8, 5e-4), (None, 2e-5))  # rank of an adapter or None, learning rate
-FEW = 500  # pairs, of which four fifths are fine-tuned on: all would take hours on a CPU
+FEW = 1000  # pairs for fine-tuning: to learn from all of them would take hours on a CPU
+FEW_JUDGED = 0.6  # of these: to tell models apart takes more pairs than to make one
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,7 @@ def fine_tuned(
         scorer, learn, reward_model.objective(RewardConfig()), config, pad_id=pad, out=out
     )
     rewards = score(scorer, judged, 2, config, pad).double().numpy()
-    return measures(rewards) | {"loss_by_step": [round(x, 4) for x in result.column("loss")]}
+    return _judge_few(rewards) | {"loss_by_step": [round(x, 4) for x in result.column("loss")]}
 
 
 def _side_by_side(a: Group, b: Group) -> Group:
@@ -326,6 +327,21 @@ def measure_frozen(study: Any) -> dict[str, Any]:
     return study.job("rewards", _settings(study, study.pairs), compute)
 
 
+def _judge_few(rewards: np.ndarray) -> dict[str, Any]:
+    """`measures` of (P, 2), and the order of each pair, so that models can be compared by pair."""
+    return measures(rewards) | {"judged": len(rewards), "order": _order(rewards)}
+
+
+def _order(rewards: np.ndarray) -> list[int]:
+    """For each of (P, 2): 1 if the preferred response has more, -1 if less, 0 if as much."""
+    return np.sign(rewards[:, 0] - rewards[:, 1]).astype(int).tolist()
+
+
+def _few_mask(pairs: Pairs) -> np.ndarray:
+    """(P,) which of the few pairs are judged and not learned from."""
+    return splits(pairs.asked, 1, 23, FEW_JUDGED)[0]
+
+
 def measure_frozen_on_few(study: Any) -> dict[str, Any]:
     """A head on frozen embeddings, from the pairs and the split of the fine-tuned ones."""
 
@@ -334,10 +350,11 @@ def measure_frozen_on_few(study: Any) -> dict[str, Any]:
         pairs = read_pairs(tokenizer, _records(study.data, FEW)["hh"])
         cache = study.work / "embeddings"
         found = embed_pairs(model, pairs, study.task.machine, pad_id(tokenizer), cache)
-        mask = splits(pairs.asked, 1, 23)[0]
-        shorter = length_baseline(pairs.lengths[mask])
-        told = measures(fit_and_judge(found[~mask], found[mask], "bt"))
-        return told | {"shorter": shorter, "judged": int(mask.sum())}
+        mask = _few_mask(pairs)
+        told = _judge_few(fit_and_judge(found[~mask], found[mask], "bt"))
+        shorter = -pairs.lengths[mask]
+        rule = {"accuracy": _accuracy(shorter), "order": _order(shorter)}
+        return told | {"learned": int((~mask).sum()), "shorter": rule}
 
     return study.job(_FROZEN_ON_FEW, _settings(study, FEW), compute)
 
@@ -351,7 +368,7 @@ def measure_fine_tuned(study: Any, lora: int | None, learning_rate: float) -> di
         return kept
     _, tokenizer = study.loaded
     pairs = read_pairs(tokenizer, _records(study.data, FEW)["hh"])
-    mask = splits(pairs.asked, 1, 23)[0]
+    mask = _few_mask(pairs)
     aside = study.path(name, settings).with_suffix(".run")
     config = TrainingConfig(
         **asdict(study.task.machine)
