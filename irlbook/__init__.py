@@ -13,7 +13,7 @@ from irlbook._front import front
 __version__ = "0.1.0"
 
 _ROOMS = """
-authoring claims cli data display envs errors exercises imitation irl lm mdp metrics moves
+authoring claims cli data decoding display envs errors exercises imitation irl lm mdp metrics moves
 planning plotting posttraining preferences profiles rl run_plots stats tables tasks training
 """
 

@@ -60,7 +60,15 @@ __all__, __getattr__, __dir__ = front(
             "tiny_lm",
         ],
         "plain": ["unpack"],
-        "sampling": ["Samples", "greedy", "inverse_cdf", "nucleus", "sample"],
+        "sampling": [
+            "Samples",
+            "greedy",
+            "inverse_cdf",
+            "nucleus",
+            "sample",
+            "sample_by",
+            "uniforms",
+        ],
         "token_table": ["TokenTable", "enumerate_model"],
         "tokenization": [
             "check_chat_template",

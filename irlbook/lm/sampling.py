@@ -33,6 +33,8 @@ __all__ = [
     "inverse_cdf",
     "nucleus",
     "sample",
+    "sample_by",
+    "uniforms",
 ]
 
 DROP_SHARE = 0.15
@@ -129,7 +131,7 @@ def sample(
     if (seeds is None) == (generator is None):
         raise SamplingError("give either seeds (an int, or one a prompt) or a torch generator.")
     if seeds is not None:
-        uniform = _uniforms(seeds, len(prompts), n, max_new_tokens).to(_device(model))
+        uniform = uniforms(seeds, len(prompts), n, max_new_tokens).to(_device(model))
 
     def choose(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
         logps = log_softmax(logits, temperature)
@@ -168,10 +170,41 @@ def greedy(
         logps, tokens = log_softmax(logits).max(dim=1)
         return tokens, logps
 
-    parts = _all_rows(
+    return sample_by(
         model,
         prompts,
         1,
+        choose,
+        max_new_tokens=max_new_tokens,
+        stop_ids=stop_ids,
+        max_rows=max_rows,
+    )
+
+
+def sample_by(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    choose: Choose,
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    max_rows: int = 256,
+) -> Samples:
+    """n responses to each prompt whose tokens somebody else chooses: guided decoding, say.
+
+    Args:
+        choose: called once a token with the logits (r, V) of the rows that have not left the batch,
+            and which of the len(prompts) * n rows these are. Rows that have ended may still be
+            among them for a while; what is chosen there is dropped.
+
+    Raises:
+        As `sample`.
+    """
+    parts = _all_rows(
+        model,
+        prompts,
+        n,
         choose,
         max_new_tokens,
         stop_ids=stop_ids,
@@ -204,8 +237,12 @@ def nucleus(logps: Tensor, top_p: float) -> Tensor:
     return logps.masked_fill(outside, -torch.inf).log_softmax(dim=1)
 
 
-def _uniforms(seeds: int | Sequence[Seed], n_prompts: int, n: int, steps: int) -> Tensor:
-    """(n_prompts * n, steps) uniform numbers, each row from a stream of its own."""
+def uniforms(seeds: int | Sequence[Seed], n_prompts: int, n: int, steps: int) -> Tensor:
+    """(n_prompts * n, steps) uniform numbers, each row from a stream of its own.
+
+    Raises:
+        SamplingError: not one seed a prompt, or a negative one.
+    """
     if isinstance(seeds, int | np.integer):
         keys = [[int(seeds), i, j] for i in range(n_prompts) for j in range(n)]
     elif len(seeds) == n_prompts:

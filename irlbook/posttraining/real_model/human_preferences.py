@@ -34,6 +34,7 @@ from irlbook.training.loop import score, train
 __all__ = [
     "CHUNK",
     "FEW",
+    "FEW_JUDGED",
     "FINE_TUNED",
     "LOSSES",
     "NEAR",
