@@ -19,7 +19,6 @@ from irlbook.lm.sampling import sample
 from irlbook.lm.tokenization import encode_prompt, pad_id, stop_ids
 from irlbook.lm.trees import collate
 from irlbook.posttraining import book_models
-from irlbook.posttraining.stored_runs import StoredRuns
 from irlbook.tasks import reviews
 
 
@@ -180,16 +179,3 @@ def test_the_value_loss_is_a_mean_over_prefixes():
     batch = Batch(tree, torch.arange(2), None, {"target": torch.tensor([1.0, -1.0])})
     found = study.value_objective().values(torch.tensor([0.0, 3.0, 1.0]), batch)["loss"]
     assert found.tolist() == [pytest.approx((1 + 4) / 2), pytest.approx(4.0)]
-
-
-def test_a_part_of_the_study_made_anew():
-    """The plain start of seed 0: no reward model enters but for its proxy, which is compared."""
-    stored = StoredRuns(study.NAME, study.settings(study.Study()), here=())
-    scorers = study.Scorers(0)
-    for condition in ("start", "best of n, 2"):
-        now, then = study.run(scorers, condition), stored.stored(condition, 0)
-        assert now["length"] == pytest.approx(then["length"], rel=0.05)
-        assert now["gold"] == pytest.approx(then["gold"], abs=0.2)
-        assert now["proxy"] == pytest.approx(then["proxy"], abs=0.15)
-    with pytest.raises(InvalidHyperparameterError):
-        study.run(scorers, "guess")
