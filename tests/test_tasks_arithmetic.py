@@ -202,3 +202,40 @@ def test_mix_is_checked(mix):
 def test_generator_settings_are_checked(setting):
     with pytest.raises(InvalidHyperparameterError):
         arithmetic.generate(1, np.random.default_rng(0), **setting)
+
+
+@pytest.mark.parametrize(
+    "solution",
+    [
+        "10 + 3 = 13. 13 - 2 = 11. 11 * 2 = 22. Answer: 22",
+        "10+3=13.13-2=11.11*2=22.Answer: 22",
+        "10+3 =13.\n13-2= 11.\n11 *2=22.\nAnswer: 22",
+    ],
+)
+def test_spaces_and_full_stops_hide_no_step(solution):
+    found = arithmetic.check(SAM, solution)
+    assert found.sound and len(found.steps) == 3
+
+
+def test_a_decimal_is_still_no_step():
+    assert not arithmetic.check(SAM, "10+3=13.5. Answer: 22").steps
+    assert arithmetic.check(SAM, "10+3=13.14-2=12. Answer: 22").first_wrong == 1
+
+
+@given(problems())
+def test_misreading_goes_below_zero_only_where_it_must(case):
+    problem, rng = case
+    written = arithmetic.misread(problem, rng)
+    turned = [
+        arithmetic._flipped(problem, i).values
+        for i, o in enumerate(problem.operations)
+        if o.operator != "*"
+    ]
+    if any(min(values) >= 0 for values in turned):
+        assert "=-" not in written
+
+
+def test_an_answer_may_be_a_remainder():
+    sam = Problem(SAM.text, SAM.start, SAM.operations, 5)
+    assert sam.answer == 2
+    assert arithmetic.check(sam, "10+3=13. 13-2=11. 11*2=22. Answer: 2").sound

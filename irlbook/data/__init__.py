@@ -55,6 +55,7 @@ __all__, __getattr__, __dir__ = front(
             "write_transcript",
         ],
         "labyrinth": ["Bout", "read_labyrinth"],
+        "prompt_results": ["PromptResults", "read_prompt_answers", "read_prompt_results"],
         "readers": [
             "read_demonstrations",
             "read_preferences",

@@ -10,7 +10,7 @@ is the verifier for GSM8K's style of answers.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
@@ -77,6 +77,7 @@ class Problem:
     text: str
     start: int
     operations: tuple[Operation, ...]
+    modulus: int | None = None  # the answer is the last value's remainder by it; None: that value
 
     @property
     def values(self) -> list[int]:
@@ -88,7 +89,8 @@ class Problem:
 
     @property
     def answer(self) -> int:
-        return self.values[-1]
+        last = self.values[-1]
+        return last if self.modulus is None else last % self.modulus
 
 
 def generate(
@@ -161,14 +163,23 @@ def solve(problem: Problem) -> str:
 
 
 def misread(problem: Problem, rng: np.random.Generator) -> str:
-    """One + is read as -, or one - as +; the rest is done rightly. The answer is wrong."""
+    """One + is read as -, or one - as +; the rest is done rightly. The answer is wrong.
+
+    Where some of these errors lead to no negative pile, one of those is made: a pile below zero
+    would give the error away.
+    """
+    read = [_flipped(problem, i) for i, o in enumerate(problem.operations) if o.operator != "*"]
+    hidden = [p for p in read if min(p.values) >= 0]
+    made = (hidden or read)[rng.integers(len(hidden or read))]
+    return _written(made.start, made.operations)
+
+
+def _flipped(problem: Problem, at: int) -> Problem:
+    """The problem with the sign of one operation turned round."""
     operations = list(problem.operations)
-    places = [i for i, operation in enumerate(operations) if operation.operator != "*"]
-    at = places[rng.integers(len(places))]
-    operations[at] = Operation(
-        "-" if operations[at].operator == "+" else "+", operations[at].amount
-    )
-    return _written(problem.start, operations)
+    turned: Operator = "-" if operations[at].operator == "+" else "+"
+    operations[at] = Operation(turned, operations[at].amount)
+    return replace(problem, operations=tuple(operations))
 
 
 def skipped(problem: Problem, rng: np.random.Generator) -> str:
@@ -235,6 +246,8 @@ def demonstrations(
 # --- verifiers ------------------------------------------------------------------------------------
 
 # Few digits a number: Python refuses to read very long ones, and no answer is that long.
+_BLANKS = re.compile(r"[^\S\n]*([-+*=])[^\S\n]*")  # around a sign; "10 + 3 = 13" is "10+3=13"
+_STEP_END = re.compile(r"(=-?\d{1,9})\.(?=\d{1,9}[-+*]\d{1,9}=)", re.ASCII)  # no decimal point
 _EQUATION = re.compile(r"(?<![\d.])(-?\d{1,9})([-+*])(\d{1,9})=(-?\d{1,9})(?!\.?\d)", re.ASCII)
 _SIZE = r"\$?(?:(?:\d{1,3}(?:,\d{3})+|\d{1,30})(?:\.\d{1,30})?|\.\d{1,30})"
 _NO_NUMBER = r"(?![\d/*^+]|[.,]\d|[eE]\d)"  # as after the 3 of 3/4
@@ -276,10 +289,10 @@ def check(problem: Problem, solution: str) -> Check:
     Step i is right when its equation is true, starts from the true value of the pile (either
     side of + and *), and arrives at the next true value. Steps after a wrong one are judged the
     same way: against the truth, not against what was claimed before. What stands after "Answer:"
-    is no step.
+    is no step. Blanks around signs do not matter, nor whether one follows a full stop.
     """
     values = problem.values
-    body = solution.split("Answer:")[0]
+    body = _STEP_END.sub(r"\1. ", _BLANKS.sub(r"\1", solution.split("Answer:")[0]))
     steps: list[Step] = []
     covered = 0
     for i, match in enumerate(_EQUATION.finditer(body)):

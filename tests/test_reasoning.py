@@ -1,0 +1,380 @@
+"""Chapter 19's library: its world, its estimators, its labels, the bandit, and data by path."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irlbook import data, errors
+from irlbook.data.records import ReasoningTrace
+from irlbook.posttraining import (
+    many_samples,
+    mistake_finding,
+    process_rewards,
+    prompt_choice,
+    real_reasoning,
+    reasoning_study,
+    spurious,
+)
+from irlbook.posttraining.policy_gradient import clipped_surrogate, grpo_advantage
+from irlbook.tasks import arithmetic, remainders
+from irlbook.tasks.arithmetic import Operation, Problem
+
+SAM = Problem("Sam has $15. Buys $8. Sells $4.", 15, (Operation("+", 8), Operation("-", 4)), 5)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def real(name):
+    try:
+        return data.find_data(name)
+    except errors.DataNotFoundError:
+        pytest.skip(f"the data {name} are not on this machine (IRLBOOK_DATA)")
+
+
+# --- the world ------------------------------------------------------------------------------------
+
+
+def test_the_worked_example():
+    assert SAM.answer == 4
+    assert remainders.solve(SAM) == "15+8=23;23-4=19;Answer:4"
+    assert remainders.columnwise(SAM) == "15+8=13;13-4=19;Answer:4"
+    assert remainders.direct(SAM) == "Answer:4"
+    assert arithmetic.check(SAM, remainders.solve(SAM)).sound
+    lucky = arithmetic.check(SAM, remainders.columnwise(SAM))
+    assert lucky.lucky and lucky.first_wrong == 0
+
+
+@given(SEEDS, st.integers(1, 4))
+def test_problems_and_writers_keep_their_word(seed, steps):
+    rng = np.random.default_rng(seed)
+    (problem,) = remainders.generate(1, rng, steps=(steps, steps))
+    assert len(problem.operations) == steps and 0 <= problem.answer < 5
+    assert all(1 <= value <= 24 for value in problem.values)
+    checked = {w: arithmetic.check(problem, f(problem, rng)) for w, f in remainders.WRITERS.items()}
+    assert checked["careful"].sound
+    assert checked["columnwise"].answer_right and checked["direct"].lucky
+    assert not checked["misread"].sound and not checked["skipped"].sound
+    values = problem.values[:-1]
+    slips = [
+        remainders.column_result(v, o) != o(v)
+        for v, o in zip(values, problem.operations, strict=True)
+    ]
+    assert checked["columnwise"].sound != any(slips)
+    assert "".join(remainders.steps_of(remainders.solve(problem))) == remainders.solve(problem)
+
+
+def test_an_error_of_ten_shows_in_other_remainders():
+    (problem,) = remainders.generate(1, np.random.default_rng(0), modulus=7)
+    with pytest.raises(errors.InvalidHyperparameterError, match="modulus of 2, 5 or 10"):
+        remainders.columnwise(problem)
+
+
+@pytest.mark.parametrize("setting", [{"steps": (0, 1)}, {"steps": (3, 2)}, {"modulus": 1}])
+def test_settings_are_checked(setting):
+    with pytest.raises(errors.InvalidHyperparameterError):
+        remainders.generate(1, np.random.default_rng(0), **setting)
+
+
+def test_the_mix_is_checked():
+    with pytest.raises(errors.InvalidHyperparameterError, match="sum to 1"):
+        remainders.demonstrations([SAM], np.random.default_rng(0), {"careful": 0.5})
+
+
+# --- many samples ---------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 9), st.data())
+def test_pass_at_k_is_the_mean_over_all_subsets(n, drawn):
+    k = drawn.draw(st.integers(1, n))
+    c = drawn.draw(st.integers(0, n))
+    samples = [1] * c + [0] * (n - c)
+    by_hand = np.mean([max(s) for s in itertools.combinations(samples, k)])
+    assert many_samples.pass_at_k([c], n, k)[0] == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_pass_at_k_is_unbiased_and_the_plain_formula_is_not():
+    n, k, q = 10, 5, 0.2
+    chance = np.array([math.comb(n, c) * q**c * (1 - q) ** (n - c) for c in range(n + 1)])
+    counts = np.arange(n + 1)
+    assert chance @ many_samples.pass_at_k(counts, n, k) == pytest.approx(1 - 0.8**k, abs=1e-12)
+    plugged = chance @ (1 - (1 - counts / n) ** k)
+    assert plugged < 1 - 0.8**k - 0.05
+
+
+def test_pass_at_k_is_checked():
+    with pytest.raises(errors.InvalidHyperparameterError, match="between 1 and 4"):
+        many_samples.pass_at_k([1], 4, 5)
+    with pytest.raises(errors.ShapeError):
+        many_samples.pass_at_k([5], 4, 1)
+
+
+def test_the_majority_over_subsets():
+    rng = np.random.default_rng(0)
+    votes = np.array([[3, 2, 0], [0, 4, 1], [2, 2, 0], [0, 0, 0]])
+    np.testing.assert_allclose(many_samples.majority_at_k(votes, 5, rng), [1, 0, 0.5, 0])
+    one = many_samples.majority_at_k(votes, 1, rng, draws=20_000)
+    np.testing.assert_allclose(one, [0.6, 0, 0.5, 0], atol=0.02)
+    samples = [0, 0, 0, 1, 1]
+    by_hand = np.mean([sum(s) <= 1 for s in itertools.combinations(samples, 3)])
+    assert many_samples.majority_at_k(votes[:1], 3, rng, 20_000)[0] == pytest.approx(
+        by_hand, abs=0.02
+    )
+    with pytest.raises(errors.ShapeError):
+        many_samples.majority_at_k([1, 2], 3, rng)
+
+
+def test_weighted_votes():
+    votes = many_samples.weighted_votes([[0, 1, 1, -1]], [[0.9, 0.2, 0.3, 5.0]], 2)
+    np.testing.assert_allclose(votes, [[0.9, 0.5]])
+    with pytest.raises(errors.ShapeError):
+        many_samples.weighted_votes([[2]], [[1.0]], 2)
+
+
+# --- process rewards ------------------------------------------------------------------------------
+
+
+def test_a_prefix_does_not_recover():
+    assert process_rewards.prefix_labels([True, False, True]).tolist() == [True, False, False]
+
+
+def test_rollout_labels():
+    assert process_rewards.rollout_label([1, 0, 0, 1]) == 0.5
+    assert process_rewards.rollout_label([0, 1], hard=True) == 1.0
+    with pytest.raises(errors.ShapeError):
+        process_rewards.rollout_label([])
+
+
+def test_solution_scores():
+    p = [0.9, 0.5, 0.8]
+    assert process_rewards.solution_score(p) == pytest.approx(0.36)
+    assert process_rewards.solution_score(p, "minimum") == 0.5
+    assert process_rewards.solution_score(p, "last") == 0.8
+    assert process_rewards.first_below(p, 0.6) == 1 and process_rewards.first_below(p) is None
+    with pytest.raises(errors.InvalidHyperparameterError):
+        process_rewards.solution_score(p, "mean")
+    with pytest.raises(errors.ShapeError):
+        process_rewards.solution_score([])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=2, max_size=12))
+def test_the_area_is_the_chance_of_a_right_order(pairs):
+    scores, labels = map(np.array, zip(*pairs, strict=True))
+    found = process_rewards.area_under_curve(scores, labels)
+    if labels.all() or not labels.any():
+        assert math.isnan(found)
+        return
+    gaps = scores[labels][:, None] - scores[~labels]
+    assert found == pytest.approx(((np.sign(gaps) + 1) / 2).mean(), abs=1e-12)
+
+
+# --- spurious rewards -----------------------------------------------------------------------------
+
+
+def test_inner_steps_follow_the_library_s_clipped_surrogate():
+    """Autograd through `clipped_surrogate` with `grpo_advantage`, an arm and coin at a time."""
+    rng = np.random.default_rng(0)
+    for clip in ((0.2, 0.2), (0.1, 0.3)):
+        start = rng.normal(size=3)
+        arms, coins = rng.integers(3, size=6), np.array([1.0, 0, 1, 1, 0, 0])
+        counts = [np.bincount(arms[coins == c], minlength=3)[None] for c in (1, 0)]
+        advantage = grpo_advantage(torch.tensor(coins)[None])[0]
+        old = torch.log_softmax(torch.tensor(start), 0)[arms]
+        logits = torch.tensor(start, requires_grad=True)
+        for _ in range(4):
+            new = torch.log_softmax(logits, 0)[arms]
+            loss = clipped_surrogate(new, old, advantage, *clip).mean()
+            (slope,) = torch.autograd.grad(loss, logits)
+            logits = (logits - 2.0 * slope).detach().requires_grad_()
+        found = spurious.inner_steps(start[None], *counts, steps=4, rate=2.0, clip=clip)[0]
+        np.testing.assert_allclose(found, logits.detach().numpy(), atol=1e-12)
+
+
+def test_all_groups_are_all_and_the_expectation_is_that_of_draws():
+    p = np.array([0.6, 0.3, 0.1])
+    paid, unpaid, weight = spurious.all_groups(p, 5)
+    assert weight.sum() == pytest.approx(1, abs=1e-12) and ((paid + unpaid).sum(1) == 5).all()
+    np.testing.assert_allclose(weight @ (paid + unpaid), 5 * p, atol=1e-12)
+    options = {"steps": 3, "rate": 1.0}
+    _, exact = spurious.expected_update(p, 5, **options)
+    rng = np.random.default_rng(0)
+    drawn = spurious.simulate(p, 5, rng, runs=200_000, iterations=1, **options)[1]
+    error = drawn.std(axis=0) / math.sqrt(len(drawn))
+    assert (np.abs(drawn.mean(axis=0) - p - exact) < 4 * error).all()
+
+
+def test_one_step_on_a_coin_has_no_gradient_and_more_steps_have():
+    p = [0.6, 0.3, 0.1]
+    logits, _ = spurious.expected_update(p, 6, steps=1, rate=1.0)
+    assert np.abs(logits).max() < 1e-12
+    free, _ = spurious.expected_update(p, 6, steps=4, rate=1.0, clip=spurious.NO_CLIP)
+    clipped, _ = spurious.expected_update(p, 6, steps=4, rate=1.0)
+    assert free[0] < -0.02 and clipped[0] > free[0] + 0.02
+
+
+def test_the_bandit_refuses_bad_input():
+    with pytest.raises(errors.NotStochasticError):
+        spurious.expected_update([0.5, 0.6], 4, steps=1, rate=1.0)
+    with pytest.raises(errors.InvalidHyperparameterError):
+        spurious.expected_update([0.5, 0.5], 1, steps=1, rate=1.0)
+    with pytest.raises(errors.InvalidHyperparameterError):
+        spurious.expected_update([0.5, 0.5], 4, steps=0, rate=1.0)
+
+
+# --- prompts and chains ---------------------------------------------------------------------------
+
+
+def test_the_prompt_reward_finds_an_interaction_and_refuses_none():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3_000, 2))
+    right = rng.random((3_000, 2)) < 1 / (1 + np.exp(-np.stack([2 * x[:, 0], -2 * x[:, 0]], 1)))
+    model = prompt_choice.fit_prompt_reward(x[:2_000], right[:2_000], l2=1e-3)
+    choice = prompt_choice.choose_prompts(model.chances(x[2_000:]), right[2_000:], 0)
+    assert choice.on_average < 0.55 < 0.7 < choice.by_question < choice.any_prompt
+    with pytest.raises(errors.ShapeError):
+        prompt_choice.fit_prompt_reward(x, right[:5])
+    with pytest.raises(errors.ShapeError):
+        prompt_choice.choose_prompts(right, right, 2)
+
+
+def test_no_interaction_has_headroom_all_the_same():
+    rng = np.random.default_rng(0)
+    ease, strength = rng.normal(0, 1.5, size=(20_000, 1)), np.array([0.5, 0.0, -0.5])
+    right = rng.random((20_000, 3)) < 1 / (1 + np.exp(-ease - strength))
+    model = prompt_choice.fit_no_interaction(right)
+    np.testing.assert_allclose(model.strength, strength, atol=0.06)
+    assert model.any_prompt == pytest.approx(right.any(axis=1).mean(), abs=0.01)
+    assert model.any_prompt > model.best_prompt + 0.15
+    with pytest.raises(errors.UninformativeDataError):
+        prompt_choice.fit_no_interaction(np.ones((4, 2)))
+
+
+def test_question_features_count_words_and_numbers():
+    one, same, other = prompt_choice.question_features(["Sam has 3.", "Sam has 17.", "Tom runs"])
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("(-9 - 5) * 2", -28.0),
+        ("A - 3", 4.0),
+        ("__import__('os')", None),
+        ("2 ** 9", None),
+        ("(1", None),
+        ("B", None),
+    ],
+)
+def test_arithmetic_values(text, value):
+    assert mistake_finding.arithmetic_value(text, {"A": 7.0}) == value
+
+
+def trace(*steps, question="", mistake=None):
+    return ReasoningTrace(question, steps, None, "", mistake)
+
+
+def test_equations_are_checked_in_order():
+    right = ("Let's calculate A = (2 + 3) = 5.", "Then A * 2 = 5 * 2 = 10. So the answer is 10")
+    assert mistake_finding.equation_mistake(trace(*right)) is None
+    assert mistake_finding.equation_mistake(trace("A = (2 + 3) = 6.", *right[1:])) == 0
+    assert mistake_finding.equation_mistake(trace(right[0], "Then A * 2 = 6 * 2 = 12.")) == 1
+
+
+def test_stacks_are_checked_from_the_truth():
+    question = "Complete the rest. Input: ( [ ]"
+    steps = ["stack: empty", "( ; stack: (", "[ ; stack: ( [", "] ; stack: ("]
+    closing = ['The final stack is "(".', 'We will need to pop out "(" one by one.']
+    assert mistake_finding.stack_mistake(trace(*steps, *closing, question=question)) is None
+    for at, bad in ((2, "[ ; stack: [ ("), (3, "] ; stack: ( ["), (4, 'The final stack is "[".')):
+        told = [*steps, *closing]
+        told[at] = bad
+        assert mistake_finding.stack_mistake(trace(*told, question=question)) == at
+    assert mistake_finding.stack_mistake(trace(steps[0], steps[2], question=question)) == 1
+
+
+def test_the_step_classifier_learns_a_word():
+    chains = [
+        trace("fine", "oops" if i % 2 else "fine", "end", mistake=1 if i % 2 else None)
+        for i in range(60)
+    ]
+    model = mistake_finding.fit_step_classifier(chains[:40], l2=1e-3)
+    assert mistake_finding.found_exactly(chains[40:], model.first_mistake).all()
+    with pytest.raises(errors.UninformativeDataError):
+        mistake_finding.fit_step_classifier([trace("fine")])
+
+
+# --- real data, and what is stored ----------------------------------------------------------------
+
+
+def test_the_stored_counts_of_verifiers_and_prompts_are_those_of_the_data():
+    folder = real("gsm8k").parent
+    real("prompt_oirl_llama2")
+    stored = real_reasoning.stored()
+    assert real_reasoning.verifiers(folder) == stored["verifiers"]
+    again, kept = real_reasoning.prompts(folder, splits=1), stored["prompts"]
+    assert again["sets"] == kept["sets"]
+    for name, value in again["splits"][0].items():
+        assert value == pytest.approx(kept["splits"][0][name], abs=0.01)
+
+
+def test_the_stored_counts_of_mistakes_are_those_of_the_data():
+    folder = real("bigbench_mistake").parent
+    again, kept = real_reasoning.chains(folder, splits=1), real_reasoning.stored()["mistakes"]
+    for task, row in again.items():
+        stored = kept[task]
+        assert {k: v for k, v in row.items() if k != "learned"} == {
+            k: v for k, v in stored.items() if k != "learned"
+        }
+        np.testing.assert_allclose(row["learned"][0], stored["learned"][0], atol=0.05)
+
+
+def test_the_commands_refuse_bad_calls(capsys, tmp_path):
+    assert real_reasoning.main([]) == 2
+    with pytest.raises(errors.DataNotFoundError):
+        reasoning_study.load(tmp_path / "none.json")
+    with pytest.raises(errors.DataNotFoundError):
+        data.read_prompt_results(tmp_path)
+
+
+def tiny_study():
+    return reasoning_study.Study(
+        seeds=(0,),
+        careful_steps=3,
+        careless_steps=2,
+        iterations=1,
+        problems=4,
+        samples=2,
+        choice_problems=6,
+        choice_samples=2,
+        choose_from=32,
+        rollouts=2,
+        spurious_iterations=1,
+    )
+
+
+def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    jobs = ("start", "scratch")
+    first = reasoning_study.sweep(tmp_path / "parts", tmp_path / "out.json", tiny_study(), jobs)
+    monkeypatch.setitem(reasoning_study.JOBS, "start", lambda m: pytest.fail("done already"))
+    monkeypatch.setitem(reasoning_study.JOBS, "scratch", lambda m: pytest.fail("done already"))
+    again = reasoning_study.sweep(tmp_path / "parts", tmp_path / "out.json", tiny_study(), jobs)
+    assert again["runs"] == first["runs"]
+    found = reasoning_study.load(tmp_path / "out.json")["runs"]["start"]["0"]["start"]
+    assert len(found["right"]) == 4 and sum(found["kinds"].values()) == pytest.approx(1)
+
+
+def test_prefixes_and_their_labels(tmp_path):
+    material = reasoning_study.Material(0, tiny_study(), tmp_path)
+    texts = ["15+8=23;23-4=19;Answer:4", "15+8=13;13-4=19;Answer:4", "Answer:4", ""]
+    found = reasoning_study.labelled(material, [SAM], [texts])
+    assert found.oracle == [True] * 3 + [False] * 3 + [False, False]
+    assert found.owner == [0, 0, 0, 1, 1, 1, 2, 3]
+    assert found.right == [True, True, True, False] and found.sound == [True, False, False, False]
+    assert found.first_wrong == [-1, 0, 0, 0] and found.answers == [4, 4, 4, -1]
+    label = reasoning_study.rollout_labels(material, found)
+    assert label[np.array(found.whole)].tolist() == [1, 1, 1, 0]
+    assert ((label >= 0) & (label <= 1)).all()
