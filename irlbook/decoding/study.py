@@ -233,7 +233,7 @@ class Scorers:
                 rounds=s.rounds,
                 samples=s.particles,
                 max_new_tokens=s.max_new_tokens,
-                training=replace(self._training(epochs), batch_size=16),
+                training=replace(self._training(epochs), batch_size=16, seed=0),
             ),
             seed=self.seed,
             sampler=counted,
