@@ -19,6 +19,7 @@ from irlbook.lm.sampling import sample
 from irlbook.lm.tokenization import encode_prompt, pad_id, stop_ids
 from irlbook.lm.trees import collate
 from irlbook.posttraining import book_models
+from irlbook.posttraining.stored_runs import StoredRuns
 from irlbook.tasks import reviews
 
 
@@ -179,3 +180,30 @@ def test_the_value_loss_is_a_mean_over_prefixes():
     batch = Batch(tree, torch.arange(2), None, {"target": torch.tensor([1.0, -1.0])})
     found = study.value_objective().values(torch.tensor([0.0, 3.0, 1.0]), batch)["loss"]
     assert found.tolist() == [pytest.approx((1 + 4) / 2), pytest.approx(4.0)]
+
+
+def test_the_start_of_the_study_made_anew():
+    """The plain start of seed 0, whose samples depend on no reward model: they must be the same."""
+    stored = StoredRuns(study.NAME, study.settings(study.Study()), here=())
+    scorers = study.Scorers(0)
+    scorers.__dict__["proxy"] = _Zero()  # stands for the proxy, which takes half a minute to train
+    now, then = study.run(scorers, "start"), stored.stored("start", 0)
+    for name in ("gold", "length", "surprise", "distinct"):
+        assert now[name] == pytest.approx(then[name], rel=0.02, abs=0.05)
+    with pytest.raises(InvalidHyperparameterError):
+        study.run(scorers, "guess")
+
+
+class _Zero(torch.nn.Module):
+    def forward(self, tree):
+        return torch.zeros(len(tree.lengths))
+
+
+def test_every_condition_is_stored_for_every_seed():
+    plan = study.Study()
+    stored = StoredRuns(study.NAME, study.settings(plan), here=())
+    for seed in plan.seeds:
+        for condition in study.CONDITIONS:
+            found = stored.stored(condition, seed)
+            assert found["generated"] > 0 and 0 < found["distinct"] <= 1
+            assert (found["training_tokens"] > 0) == condition.startswith("expert")
