@@ -39,6 +39,18 @@ __all__, __getattr__, __dir__ = front(
             "Settled",
             "Source",
         ],
+        "demonstration_reward": ["LogRatioReward", "demonstration_pairs", "log_ratio_reward"],
+        "demonstration_study": [
+            "Demonstrated",
+            "MeanLogProbability",
+            "Settings",
+            "choice",
+            "command",
+            "do",
+            "longer",
+            "make_all",
+            "reinforced",
+        ],
         "distillation": [
             "best_and_worst",
             "best_of_n_beta",
@@ -108,6 +120,7 @@ __all__, __getattr__, __dir__ = front(
             "stack_mistake",
         ],
         "model_check": ["Finding", "ModelReport", "check_model", "memory_needed"],
+        "on_policy_distillation": ["distil_table", "distillation_loss"],
         "online": [
             "Learner",
             "OnlineResult",
@@ -267,7 +280,9 @@ __all__, __getattr__, __dir__ = front(
             "self_play",
             "welfare_policy",
         ],
+        "spin": ["gsil_loss", "gsil_update", "spin_population_loss", "spin_update"],
         "spurious": ["all_groups", "expected_update", "inner_steps", "simulate"],
         "stored_runs": ["StoredRuns", "bundle", "mean_gap"],
+        "tied_policy": ["Sought", "TiedPolicy", "response_occupancy"],
     },
 )

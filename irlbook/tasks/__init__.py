@@ -23,6 +23,7 @@ __all__, __getattr__, __dir__ = front(
             "misread",
             "skipped",
         ],
+        "recital": ["Heard", "Recital"],
         "remainders": ["column_result", "columnwise", "direct", "steps_of"],
         "reviewer_likelihood": ["Reading", "TokenReading", "TokenReviewer", "log_likelihood"],
         "reviews": [
