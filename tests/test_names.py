@@ -30,7 +30,6 @@ TWICE = {
     "main": "of a program",
     "Material": "what a seed of each study starts from",
     "objective": "what each loss of training offers under one name: dpo.objective, sft.objective",
-    "outcome": "what a method of decoding is worth; the outcome reward of a solution",
     "packs": "does this architecture pack right; does this scorer",
     "positions": "of the nodes of a drawn maze; of noughts and crosses",
     "ppo": "the lesson's on language models; on Gymnasium environments",

@@ -332,6 +332,15 @@ def test_the_stored_counts_of_mistakes_are_those_of_the_data():
         np.testing.assert_allclose(row["learned"][0], stored["learned"][0], atol=0.05)
 
 
+def test_a_label_overlooks_a_false_equation():
+    """The chapter's example: -10 - (-32) - (-2) - (-25) is 49, and not 15."""
+    chains = data.read_bigbench_mistake(real("bigbench_mistake"), "multistep_arithmetic")
+    claim = "A - B - C - D = -10 - (-32) - (-2) - (-25) = 15"
+    (found,) = [t for t in chains if any(claim in step for step in t.steps)]
+    assert found.first_mistake is None and mistake_finding.equation_mistake(found) == 5
+    assert mistake_finding.arithmetic_value(claim.split("=")[1]) == 49
+
+
 def test_the_commands_refuse_bad_calls(capsys, tmp_path):
     assert real_reasoning.main([]) == 2
     with pytest.raises(errors.DataNotFoundError):

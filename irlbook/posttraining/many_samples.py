@@ -52,7 +52,7 @@ def majority_at_k(
 
     Raises: ShapeError: not (P, A). InvalidHyperparameterError: k or draws below 1.
 
-    Source: Wang et al. 2023 (2203.11171), "self-consistency".
+    Source: Wang et al. 2022 (2203.11171), "self-consistency".
     """
     counts = np.asarray(votes)
     if counts.ndim != 2:
@@ -79,7 +79,7 @@ def weighted_votes(answers: ArrayLike, weights: ArrayLike, n_answers: int) -> np
 
     Raises: ShapeError.
 
-    Source: Li et al. 2023 (2206.02336), voting by a verifier.
+    Source: Li et al. 2022 (2206.02336), voting weighted by a verifier.
     """
     chosen, weight = np.asarray(answers), np.asarray(weights, dtype=float)
     if chosen.shape != weight.shape or chosen.ndim != 2 or chosen.max(initial=0) >= n_answers:

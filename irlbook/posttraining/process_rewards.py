@@ -49,7 +49,7 @@ def rollout_label(finished_right: ArrayLike, hard: bool = False) -> float:
 
     Raises: ShapeError: no completion.
 
-    Source: Wang et al. 2024 (2312.08935), equations 3 (hard) and 4 (soft estimation).
+    Source: Wang et al. 2023 (2312.08935), hard and soft estimation.
     """
     right = np.asarray(finished_right, dtype=float)
     if not right.size:
@@ -80,7 +80,7 @@ def solution_score(chances: ArrayLike, how: Aggregate = "product") -> float:
 
     Raises: InvalidHyperparameterError: an unknown way. ShapeError: no piece.
 
-    Source: Lightman et al. 2023, appendix F (product, minimum).
+    Source: Lightman et al. 2023 (2305.20050) compare product and minimum.
     """
     p = np.asarray(chances, dtype=float)
     if how not in get_args(Aggregate):

@@ -6,9 +6,9 @@ this *start* the jobs of a seed follow:
 
     start       what it writes: greedy, samples, votes
     outcome     GRPO on the answer;          process    GRPO on all steps
-    scratch     answers without steps: forced out of both models, and learned
     difficulty  RLOO, GRPO and DAPO on prompts that are solved nearly always, at times, or seldom
     choose      outcome and process reward models, and the best of n by each
+    scratch     answers without steps: forced out of both models, and learned
     generative  a verifier that says yes or no, against a head
     spurious    GRPO on random rewards, with and without the clip, on format and on wrong answers
 
@@ -16,8 +16,9 @@ That takes longer than a chapter may, so the numbers ship with the package. They
 
     python -m irlbook.posttraining.reasoning_study --parts FOLDER
 
-which keeps models and each finished job in FOLDER and goes on where it was killed. `--check`
-repeats the first steps of one seed.
+which keeps models and each finished job in FOLDER and goes on where it was killed. `STORED_JOBS`
+are those whose numbers ship; `--jobs` runs the others. `--check` repeats the first steps of one
+seed.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ __all__ = [
     "NS",
     "SPURIOUS",
     "STORED",
+    "STORED_JOBS",
     "Study",
     "beginning",
     "choice_data",
@@ -85,8 +87,8 @@ __all__ = [
     "luck_of",
     "main",
     "measured",
-    "outcome",
-    "process",
+    "outcome_reward",
+    "process_reward",
     "rollout_labels",
     "scratch_job",
     "shared_tokenizer",
@@ -307,12 +309,12 @@ def _key(study: Study) -> str:
     return hashlib.sha256(json.dumps(asdict(study), sort_keys=True).encode()).hexdigest()[:10]
 
 
-def outcome(problem: Problem, solution: str) -> float:
+def outcome_reward(problem: Problem, solution: str) -> float:
     """1 for the right answer."""
     return float(check(problem, solution).answer_right)
 
 
-def process(problem: Problem, solution: str) -> float:
+def process_reward(problem: Problem, solution: str) -> float:
     """1 for the right answer by right steps."""
     return float(check(problem, solution).sound)
 
@@ -433,7 +435,11 @@ def scratch_job(m: Material) -> dict[str, Any]:
         for name, texts in (("with_steps", drawn), ("greedy_steps", likeliest)):
             found[name][length] = float(
                 np.mean(
-                    [outcome(p, t) for p, row in zip(problems, texts, strict=True) for t in row]
+                    [
+                        outcome_reward(p, t)
+                        for p, row in zip(problems, texts, strict=True)
+                        for t in row
+                    ]
                 )
             )
         found["taught_direct"][length] = _forced(m, direct, problems)
@@ -463,7 +469,7 @@ def difficulty_job(m: Material, method: str) -> dict[str, Any]:
     seen: dict[str, list[float]] = {name: [] for name in LENGTHS.values()}
 
     def reward(problem: Problem, solution: str) -> float:
-        found = process(problem, solution)
+        found = process_reward(problem, solution)
         seen[LENGTHS[len(problem.operations)]].append(found)
         return found
 
@@ -479,8 +485,8 @@ def difficulty_job(m: Material, method: str) -> dict[str, Any]:
         problems,
         take,
         method=method,
-        iterations=min(16, m.study.iterations),
-        prompts=24,
+        iterations=min(8, m.study.iterations),
+        prompts=18,
         samples=16,
         normalisation="constant",
     )
@@ -564,13 +570,13 @@ def rollout_labels(m: Material, data: Labelled) -> np.ndarray:
     ends = m.texts(drawn.responses)
     label = {
         key: process_rewards.rollout_label(
-            [outcome(p, key[1] + end) for end in ends[i * k : (i + 1) * k]]
+            [outcome_reward(p, key[1] + end) for end in ends[i * k : (i + 1) * k]]
         )
         for i, (key, p) in enumerate(unique.items())
     }
     return np.array(
         [
-            outcome(p, prefix) if whole else label[p.text, prefix]
+            outcome_reward(p, prefix) if whole else label[p.text, prefix]
             for (p, prefix), whole in zip(data.texts, data.whole, strict=True)
         ]
     )
@@ -765,8 +771,8 @@ def spurious_job(m: Material, name: str) -> dict[str, Any]:
 
 JOBS: dict[str, Callable[[Material], dict[str, Any]]] = {
     "start": start_job,
-    "outcome": lambda m: _trained(m, outcome),
-    "process": lambda m: _trained(m, process),
+    "outcome": lambda m: _trained(m, outcome_reward),
+    "process": lambda m: _trained(m, process_reward),
     "choose": choose_job,
     "scratch": scratch_job,
     **{
@@ -776,6 +782,10 @@ JOBS: dict[str, Callable[[Material], dict[str, Any]]] = {
     "generative": generative_job,
     **{f"spurious, {name}": partial(spurious_job, name=name) for name in SPURIOUS},
 }
+
+
+STORED_JOBS = ("start", "outcome", "process", "choose", "difficulty, rloo", "difficulty, grpo")
+"""The jobs whose numbers ship with the package."""
 
 
 # The stored result --------------------------------------------------------------------------------
@@ -811,7 +821,7 @@ def sweep(
     parts: Path | str,
     out: Path | str = STORED,
     study: Study | None = None,
-    jobs: Sequence[str] = tuple(JOBS),
+    jobs: Sequence[str] = STORED_JOBS,
 ) -> dict[str, Any]:
     """Run each job from every seed, and write what was found as one file.
 
@@ -855,7 +865,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", type=Path, help="folder of models and of jobs that are done")
     parser.add_argument("--out", type=Path, default=STORED)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(Study.seeds))
-    parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
+    parser.add_argument("--jobs", nargs="+", default=list(STORED_JOBS), choices=list(JOBS))
     parser.add_argument("--check", action="store_true", help="repeat the first steps of seed 0")
     given = parser.parse_args(arguments)
     if given.check:

@@ -4,7 +4,7 @@ A softmax policy over K arms draws a group of G. Each draw is paid 1 or 0 by the
 The group's advantages are those of GRPO, and the policy takes several steps on the same group, as
 GRPO and PPO do. `expected_update` sums over *all* groups, `simulate` draws them one after another.
 
-Source of the question: Shao et al. 2025 (2506.10947), section 4.
+Source of the question: Shao et al. 2025 (2506.10947).
 """
 
 from __future__ import annotations
