@@ -25,7 +25,9 @@ WHOLE = 256
 """Rows up to so many tokens attend in one masked call; in longer ones each response has its own."""
 
 Row = tuple[list[int], Tensor | None]
-"""(tokens of its pieces, mask): one piece with its mask, or the prompt and then each response."""
+"""Lengths of its pieces in tokens, and a mask or None.
+
+With a mask there is one piece; else the prompt stands first, and then each response."""
 
 
 def applies(decoder: Any, tree: Tree) -> bool:

@@ -66,7 +66,7 @@ def log_ratio_reward(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
 
 
 class LogRatioReward(nn.Module):
-    """r(x, y) = log pi(y|x) - log pi_start(y|x) of two causal models, as a reward of `Tree`s.
+    """r(x, y) = log pi(y|x) - log pi_start(y|x) of two causal models, a reward of each `Tree`.
 
     It can be read back from two checkpoints, and takes two forward passes a response.
 
