@@ -6,7 +6,6 @@ import numpy as np
 
 from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import as_array, expect, expect_close, expect_distribution
-from irlbook.posttraining.spin import spin_update
 from irlbook.tasks.recital import Recital
 
 # --- 18.1 ---------------------------------------------------------------------------------------
@@ -154,6 +153,8 @@ register(
 
 
 def check_spin_round(answer, rng):
+    from irlbook.posttraining.spin import spin_update  # it loads torch
+
     n = int(rng.integers(5, 9))
     p, q = np.log(rng.dirichlet(np.full(n, 2.0), size=2))
     lam = float(rng.choice([0.4, 0.7, 2.5]) * rng.uniform(0.95, 1.05))
