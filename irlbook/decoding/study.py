@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,7 +47,7 @@ from irlbook.posttraining.over_optimization_study import Condition, Material
 from irlbook.posttraining.raft import raft
 from irlbook.posttraining.reward_model import RewardScorer, response_places
 from irlbook.posttraining.rollouts import PolicyScorer, Sampler, built_in, draw
-from irlbook.posttraining.stored_runs import MAKING, RESULTS, StoredRuns, bundle
+from irlbook.posttraining.stored_runs import RESULTS, StoredRuns, bundle
 from irlbook.tasks import reviews
 from irlbook.training.config import TrainingConfig
 from irlbook.training.loop import Batch, Objective, token_scores, train
@@ -373,15 +371,14 @@ def main(arguments: Sequence[str] | None = None, study: Study | None = None) -> 
     parser.add_argument("--seeds", type=int, nargs="*", help="only these, and write no file")
     given = parser.parse_args(arguments)
     study = study or Study()
-    os.environ[MAKING] = given.parts
-    runs = StoredRuns(NAME, settings(study))
+    runs = StoredRuns(NAME, settings(study), parts=given.parts)
     for seed in given.seeds or study.seeds:
         scorers = Scorers(seed, study)
         for condition in CONDITIONS:
             runs.get(condition, seed, _made(scorers, condition))
             print(f"seed {seed}: {condition}", file=sys.stderr)
     if not given.seeds:
-        bundle(Path(given.parts) / NAME, given.out)
+        bundle(given.parts, given.out)
     return 0
 
 

@@ -282,7 +282,7 @@ __all__, __getattr__, __dir__ = front(
         ],
         "spin": ["gsil_loss", "gsil_update", "spin_population_loss", "spin_update"],
         "spurious": ["all_groups", "expected_update", "inner_steps", "simulate"],
-        "stored_runs": ["StoredRuns", "bundle", "mean_gap"],
+        "stored_runs": ["StoredRuns", "bundle", "mean_gap", "read_stored"],
         "tied_policy": ["Sought", "TiedPolicy", "response_occupancy"],
     },
 )

@@ -22,13 +22,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +50,9 @@ from irlbook.posttraining.online import train_online
 from irlbook.posttraining.over_optimization import RewardEnsemble
 from irlbook.posttraining.reward_model import RewardScorer
 from irlbook.posttraining.rollouts import PolicyScorer, draw, rewards_of
-from irlbook.posttraining.stored_runs import RESULTS, bundle
+from irlbook.posttraining.stored_runs import RESULTS, StoredRuns, bundle, read_stored
 from irlbook.tasks import reviews
 from irlbook.tasks.reviews import EXPERT
-from irlbook.training.checkpoints import write_whole
 from irlbook.training.config import StepConfig, TrainingConfig
 from irlbook.training.loop import evaluate_objective, score, train
 
@@ -465,34 +462,17 @@ def make_all(
 ) -> dict[str, Any]:
     """Every job of every seed, each kept in `parts` when it is done; then all as one file."""
     study = study or Settings()
-    settings = json.loads(json.dumps(asdict(study)))
+    runs = StoredRuns(STORED.stem, asdict(study), parts=parts)
     for seed in seeds:
-        material: Demonstrated | None = None
+        material = cache(partial(Demonstrated, seed, study))  # made if a job is missing
         for job in jobs:
-            key = json.dumps([job, seed, settings], sort_keys=True)
-            path = Path(parts) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-            if path.exists():
-                continue
-            material = material or Demonstrated(seed, study)
-            began = time.process_time()
-            record = _rounded(do(material, job))
-            seconds = round(time.process_time() - began, 1)
-            print(f"seed {seed}, {job}: {seconds} CPU-seconds", file=sys.stderr, flush=True)
-            found = {"what": job, "seed": seed, "settings": settings, "record": record}
-            text = json.dumps(found | {"seconds": seconds})
-            write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
+            runs.get(job, seed, partial(_job, material, job))
+            print(f"seed {seed}, {job}", file=sys.stderr, flush=True)
     return bundle(parts, out)
 
 
-def _rounded(value: Any) -> Any:
-    """Plain numbers with four digits behind the point."""
-    if isinstance(value, Mapping):
-        return {str(k): _rounded(v) for k, v in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_rounded(v) for v in value]
-    return round(value, 4) if isinstance(value, float) else value
+def _job(material: Callable[[], Demonstrated], job: str) -> dict[str, Any]:
+    return do(material(), job)
 
 
 def load(path: Path | str = STORED) -> dict[str, Any]:
@@ -501,13 +481,7 @@ def load(path: Path | str = STORED) -> dict[str, Any]:
     Raises:
         DataNotFoundError: there is none, or it cannot be read.
     """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataNotFoundError(
-            f"{path} cannot be read ({error}); make it again with "
-            "python -m irlbook.posttraining.demonstration_study"
-        ) from error
+    return read_stored(path, "python -m irlbook.posttraining.demonstration_study")
 
 
 def command(arguments: Sequence[str] | None = None) -> int:

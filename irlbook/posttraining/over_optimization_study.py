@@ -55,6 +55,7 @@ from irlbook.posttraining.over_optimization import (
 )
 from irlbook.posttraining.reward_model import RewardScorer
 from irlbook.posttraining.rollouts import PolicyScorer, draw, rewards_of
+from irlbook.posttraining.stored_runs import RESULTS, read_stored
 from irlbook.profiles import Profile
 from irlbook.tasks import reviews
 from irlbook.training.checkpoints import write_whole
@@ -85,7 +86,7 @@ __all__ = [
     "versions",
 ]
 
-STORED = Path(__file__).resolve().parent.parent / "results" / "over_optimization.json"
+STORED = RESULTS / "over_optimization.json"
 STORED_LONGER = STORED.with_name("over_optimization_longer.json")
 
 
@@ -473,13 +474,7 @@ def load(path: Path | str = STORED) -> Results:
     Raises:
         DataNotFoundError: there is none, or it cannot be read.
     """
-    try:
-        return Results(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise DataNotFoundError(
-            f"{path} cannot be read ({error}); make it again with "
-            "python -m irlbook.posttraining.over_optimization_study"
-        ) from error
+    return Results(read_stored(path, "python -m irlbook.posttraining.over_optimization_study"))
 
 
 def sweep(

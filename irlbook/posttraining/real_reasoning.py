@@ -40,6 +40,7 @@ from irlbook.posttraining.prompt_choice import (
     fit_prompt_reward,
     question_features,
 )
+from irlbook.posttraining.stored_runs import RESULTS, read_stored
 from irlbook.tasks.arithmetic import final_answer, is_correct, last_number
 from irlbook.training.checkpoints import write_whole
 
@@ -55,7 +56,7 @@ __all__ = [
     "verifiers",
 ]
 
-STORED = Path(__file__).resolve().parent.parent / "results" / "reasoning_real.json"
+STORED = RESULTS / "reasoning_real.json"
 SPLITS = 10
 CHECKERS: dict[str, Callable[[ReasoningTrace], int | None]] = {
     "multistep_arithmetic": equation_mistake,
@@ -216,7 +217,7 @@ def count_all(data: Path | str, splits: int = SPLITS) -> dict[str, Any]:
 
 def stored() -> dict[str, Any]:
     """The counts that ship with the book."""
-    return json.loads(STORED.read_text(encoding="utf-8"))
+    return read_stored(STORED, "python -m irlbook.posttraining.real_reasoning DATA OUT.json")
 
 
 def main(arguments: list[str]) -> int:

@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -39,7 +38,6 @@ import torch
 
 from irlbook.errors import (
     ConstantRewardWarning,
-    DataNotFoundError,
     EndlessResponsesWarning,
     FlatLossWarning,
     as_command,
@@ -53,8 +51,8 @@ from irlbook.posttraining.configs import OnlineConfig
 from irlbook.posttraining.evaluation import best_of_n_gold
 from irlbook.posttraining.many_samples import weighted_votes
 from irlbook.posttraining.online import train_online
-from irlbook.posttraining.over_optimization_study import versions
 from irlbook.posttraining.reward_model import RewardScorer
+from irlbook.posttraining.stored_runs import RESULTS, StoredRuns, bundle, read_stored
 from irlbook.tasks import remainders
 from irlbook.tasks.arithmetic import Check, Problem, check, final_answer
 from irlbook.tasks.remainders import Writer
@@ -98,7 +96,7 @@ __all__ = [
     "wrong",
 ]
 
-STORED = Path(__file__).resolve().parent.parent / "results" / "reasoning.json"
+STORED = RESULTS / "reasoning.json"
 LIMIT = 40  # tokens of a solution
 CAREFUL: dict[Writer, float] = {"careful": 0.85, "columnwise": 0.15}
 CARELESS: dict[Writer, float] = {
@@ -800,13 +798,7 @@ def load(path: Path | str = STORED) -> dict[str, Any]:
 
     Raises: DataNotFoundError.
     """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataNotFoundError(
-            f"{path} cannot be read ({error}); make it again with "
-            "python -m irlbook.posttraining.reasoning_study --parts FOLDER"
-        ) from error
+    return read_stored(path, "python -m irlbook.posttraining.reasoning_study --parts FOLDER")
 
 
 def beginning(seed: int, steps: int = 15) -> list[float]:
@@ -828,30 +820,13 @@ def sweep(
     A job that is done lies in `parts`, and is not done again.
     """
     study, parts = study or Study(), Path(parts)
-    runs: dict[str, dict[str, Any]] = {}
-    spent = 0.0
-    material: dict[int, Material] = {}
-    for job in jobs:
-        for seed in study.seeds:
-            name = job.replace(", ", "-").replace(" ", "_")
-            path = parts / f"{name}-{seed}-{_key(replace(study, seeds=()))}.json"
-            if not path.exists():
-                began = time.process_time()
-                m = material.setdefault(seed, Material(seed, study, parts))
-                found = {"record": JOBS[job](m), "seconds": round(time.process_time() - began, 1)}
-                text = json.dumps(found)
-                write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
-                print(f"{job}, seed {seed}: {found['seconds']} s", flush=True)
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            spent += kept["seconds"]
-            runs.setdefault(job, {})[str(seed)] = kept["record"]
-    whole = {
-        "study": asdict(study),
-        "made_with": versions(),
-        "cpu_seconds": round(spent),
-        "beginning": beginning(0),
-        "runs": runs,
-    }
+    runs = StoredRuns(STORED.stem, asdict(replace(study, seeds=())), parts=parts)
+    for seed in study.seeds:
+        material = Material(seed, study, parts)
+        for job in jobs:
+            runs.get(job, seed, partial(JOBS[job], material))
+            print(f"{job}, seed {seed}", flush=True)
+    whole = bundle(parts, out) | {"study": asdict(study), "beginning": beginning(0)}
     text = json.dumps(whole, separators=(",", ":")) + "\n"
     write_whole(Path(out), partial(Path.write_text, data=text, encoding="utf-8"))
     return whole

@@ -34,7 +34,7 @@ import numpy as np
 from irlbook.errors import CheckpointError, DataNotFoundError, ResumeMismatchError
 from irlbook.training.checkpoints import write_whole
 
-__all__ = ["MAKING", "RESULTS", "StoredRuns", "bundle", "mean_gap"]
+__all__ = ["MAKING", "RESULTS", "StoredRuns", "bundle", "mean_gap", "read_stored"]
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MAKING = "IRLBOOK_RUNS"  # the folder in which runs are kept while they are made
@@ -50,6 +50,7 @@ class StoredRuns:
         here: the seeds whose runs are made and not read.
         used: whether anything may be read; False where another model takes the book's place.
         folder: where the file lies.
+        parts: a folder in which every run is made and kept; by default what `IRLBOOK_RUNS` says.
 
     Raises:
         DataNotFoundError: there is no such file, or it cannot be read.
@@ -64,10 +65,12 @@ class StoredRuns:
         here: Collection[int] = (0,),
         used: bool = True,
         folder: Path | str = RESULTS,
+        parts: Path | str | None = None,
     ) -> None:
         self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))
         self.here = frozenset(here)
-        self._parts = Path(os.environ[MAKING]) / name if os.environ.get(MAKING) else None
+        kept = os.environ.get(MAKING)
+        self._parts = Path(parts) if parts is not None else Path(kept) / name if kept else None
         self._runs: dict[str, Any] | None = None
         if used and self._parts is None:
             path = Path(folder) / f"{name}.json"
@@ -173,6 +176,18 @@ def mean_gap(
     both = ([[row[name] for name in names] for row in rows[:n]] for rows in (made, stored))
     one, other = (np.array(rows) for rows in both)
     return float(np.abs(one - other).mean())
+
+
+def read_stored(path: Path | str, command: str) -> Any:
+    """What a study left in a file.
+
+    Args:
+        command: makes the file again; the error names it.
+
+    Raises:
+        DataNotFoundError: there is none, or it cannot be read.
+    """
+    return _read(Path(path), f"make it again with {command}")
 
 
 _AGAIN = "make it again with python -m irlbook.authoring.remake_runs CHAPTER --parts FOLDER"

@@ -57,6 +57,7 @@ from irlbook.posttraining.real_model.policies import (
     train_offline,
     train_on_reward,
 )
+from irlbook.posttraining.stored_runs import RESULTS, read_stored
 from irlbook.training import distributed
 from irlbook.training.checkpoints import write_whole
 
@@ -75,7 +76,7 @@ __all__ = [
     "weights_digest",
 ]
 
-STORED = Path(__file__).resolve().parents[2] / "results" / "real_model.json"
+STORED = RESULTS / "real_model.json"
 PARTS = ("bugs", "policies", "rewards", "fine-tuned")
 NS = (1, 2, 4, 8, 16)
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0)
@@ -463,13 +464,7 @@ def load(path: Path | str = STORED) -> dict[str, Any]:
     Raises:
         DataNotFoundError: there are none, or they cannot be read.
     """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataNotFoundError(
-            f"{path} cannot be read ({error}); make it again with "
-            "python -m irlbook.posttraining.real_model --model FOLDER"
-        ) from error
+    return read_stored(path, "python -m irlbook.posttraining.real_model --model FOLDER")
 
 
 def largest_gap(stored: Mapping[str, Any], fresh: Mapping[str, Any]) -> float:
