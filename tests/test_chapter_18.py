@@ -134,8 +134,8 @@ def test_every_job_of_every_seed_is_stored():
         study.do(study.Demonstrated(0), "longest")
 
 
-def test_the_start_and_a_few_steps_of_sft_are_those_of_the_stored_run():
-    """The look before the first step of `longer`, and gold of the start: cheap, and anew."""
+def test_gold_of_the_start_is_that_of_the_stored_run():
+    """On every set of prompts, before any training: cheap, and made anew."""
     stored = study.load()["runs"]
     material = study.Demonstrated(0)
     looked = material.looked_at(material.start())

@@ -355,6 +355,9 @@ def tiny_study():
         careful_steps=3,
         careless_steps=2,
         iterations=1,
+        difficulty_iterations=1,
+        difficulty_problems=6,
+        difficulty_samples=2,
         problems=4,
         samples=2,
         choice_problems=6,
@@ -374,6 +377,19 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert again["runs"] == first["runs"]
     found = reasoning_study.load(tmp_path / "out.json")["runs"]["start"]["0"]["start"]
     assert len(found["right"]) == 4 and sum(found["kinds"].values()) == pytest.approx(1)
+
+
+def test_every_job_of_the_study_runs(tmp_path):
+    jobs = tuple(reasoning_study.JOBS)
+    reasoning_study.sweep(tmp_path, tmp_path / "out.json", tiny_study(), jobs)
+    runs = {k: v["0"] for k, v in reasoning_study.load(tmp_path / "out.json")["runs"].items()}
+    assert set(runs) == set(reasoning_study.JOBS)
+    assert {len(runs[f"difficulty, {m}"]["hard"]) for m in ("rloo", "grpo", "dapo")} == {1}
+    for judge, curve in runs["choose"]["curves"].items():
+        for shares in curve.values():
+            assert all(0 <= x <= 1 for x in shares), judge
+    told = runs["choose"]["label_agreement"]
+    assert all(count >= 0 for count in told.values()) and sum(told.values()) > 0
 
 
 def test_prefixes_and_their_labels(tmp_path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from irlbook.decoding.measure import expected_tokens
 from irlbook.decoding.prefix_scorers import check_scores
 from irlbook.errors import InvalidHyperparameterError
 from irlbook.lm.enumerable import EnumerableLM
@@ -79,7 +80,6 @@ def guided_tokens(
     Args:
         policy: (S, A) of guided decoding. top: k; None: all A tokens.
     """
-    reach = np.exp(lm.sequence_log_probabilities(policy))
-    steps = float(reach @ lm.lengths[lm.responses])
+    steps = expected_tokens(lm, lm.sequence_log_probabilities(policy))
     width = len(lm.tokens) if top is None else min(top, len(lm.tokens))
     return steps, steps * width

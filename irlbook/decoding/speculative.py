@@ -91,10 +91,7 @@ def _speculation(
     policy[live] = rows / rows.sum(axis=1, keepdims=True)
     chance = np.ones(lm.n_states)
     chance[live] = accepted
-    reach = np.zeros(lm.n_states)
-    reach[0] = 1.0
-    for state in live:  # breadth first: a parent stands before its children
-        reach[lm.children[state]] += reach[state] * policy[state]
+    reach = np.exp(lm.prefix_log_probabilities(policy))
     return Speculation(
         policy, chance, float(reach[live].sum()), float(reach[live] @ (1 - accepted))
     )

@@ -174,6 +174,10 @@ class EnumerableLM:
 
     def sequence_log_probabilities(self, policy: np.ndarray | None = None) -> np.ndarray:
         """(R,) log pi(y | x) = sum_t log pi(y_t | y_<t) of every response; default pi_ref."""
+        return self.prefix_log_probabilities(policy)[self.responses]
+
+    def prefix_log_probabilities(self, policy: np.ndarray | None = None) -> np.ndarray:
+        """(S,) log of the chance that a response begins with each prefix; default pi_ref."""
         with np.errstate(divide="ignore"):
             steps = np.log(self.policy if policy is None else policy)
         log_reach = np.full(self.n_states, -np.inf)
@@ -181,7 +185,21 @@ class EnumerableLM:
         for length in range(self.max_length):
             parents = np.flatnonzero((self.lengths == length) & (self.children[:, 0] >= 0))
             log_reach[self.children[parents]] = log_reach[parents, None] + steps[parents]
-        return log_reach[self.responses]
+        return log_reach
+
+    def prefix_chances(self, log_probabilities: np.ndarray) -> np.ndarray:
+        """(S,) P(s), summed over the responses that begin with s, of any distribution over them.
+
+        Args:
+            log_probabilities: (R,).
+        """
+        mass = np.zeros(self.n_states)
+        mass[self.responses] = np.exp(log_probabilities)
+        live = self.children[:, 0] >= 0
+        for length in range(self.max_length - 1, -1, -1):
+            parents = np.flatnonzero((self.lengths == length) & live)
+            mass[parents] = mass[self.children[parents]].sum(axis=1)
+        return mass
 
     def response_ids(self, numbers: Sequence[int] | np.ndarray | None = None) -> list[list[int]]:
         """Token numbers of responses, the end token included; default all R.
@@ -229,12 +247,7 @@ class EnumerableLM:
         Args:
             log_probabilities: (R,).
         """
-        mass = np.zeros(self.n_states)
-        mass[self.responses] = np.exp(log_probabilities)
-        live = self.children[:, 0] >= 0
-        for length in range(self.max_length - 1, -1, -1):
-            parents = np.flatnonzero((self.lengths == length) & live)
-            mass[parents] = mass[self.children[parents]].sum(axis=1)
+        mass, live = self.prefix_chances(log_probabilities), self.children[:, 0] >= 0
         policy = self.policy.copy()
         reached = np.flatnonzero(live & (mass > 0))
         policy[reached] = mass[self.children[reached]] / mass[reached, None]

@@ -24,6 +24,7 @@ seed.
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import warnings
@@ -38,6 +39,7 @@ import torch
 
 from irlbook.errors import (
     ConstantRewardWarning,
+    DataNotFoundError,
     EndlessResponsesWarning,
     FlatLossWarning,
     as_command,
@@ -124,6 +126,9 @@ class Study:
     careful_steps: int = 1_000  # of supervised training, 32 solutions each
     careless_steps: int = 250
     iterations: int = 24  # of reinforcement learning
+    difficulty_iterations: int = 8  # of it on prompts of different difficulty
+    difficulty_problems: int = 18
+    difficulty_samples: int = 16
     learning_rate: float = 8e-4
     problems: int = 100  # that a policy is measured on
     samples: int = 16  # solutions to each
@@ -183,10 +188,16 @@ class Material:
         """A model that is made once, and then read."""
         if self.folder is None:
             return make()
-        path = self.folder / f"{name}-{self.seed}-{_key(replace(self.study, seeds=()))}"
+        path = self.path(name)
         if not (path / "config.json").exists():
             models.save(make(), self.tokenizer, path)
         return models.load_lm(path)[0]
+
+    def path(self, name: str) -> Path:
+        """Where a model of this seed and study is kept."""
+        if self.folder is None:
+            raise DataNotFoundError("reward models begin from a kept start: give a folder.")
+        return self.folder / f"{name}-{self.seed}-{_key(replace(self.study, seeds=()))}"
 
     def _demonstrations(
         self, n: int, key: int, mix: Mapping[Writer, float], steps: tuple[int, int] = (2, 3)
@@ -298,8 +309,6 @@ class Material:
 
 
 def _fresh(model: Any) -> Any:
-    import copy
-
     return copy.deepcopy(model).train()
 
 
@@ -483,9 +492,9 @@ def difficulty_job(m: Material, method: str) -> dict[str, Any]:
         problems,
         take,
         method=method,
-        iterations=min(8, m.study.iterations),
-        prompts=18,
-        samples=16,
+        iterations=m.study.difficulty_iterations,
+        prompts=m.study.difficulty_problems,
+        samples=m.study.difficulty_samples,
         normalisation="constant",
     )
     return {name: _short(run.column(f"class_{name}")) for name in LENGTHS.values()} | {
@@ -501,8 +510,9 @@ class Labelled:
     """Solutions cut into prefixes.
 
     Attributes:
-        groups: (prompt, [prefix]), one each. label: (E,). whole: (E,) which prefixes are whole.
-        owner: (E,) which solution. right, sound: (R,) of the solutions.
+        groups: (prompt, [prefix]), one each. oracle: (E,) their labels.
+        whole: (E,) which prefixes are whole. owner: (E,) which solution.
+        right, sound: (R,) of the solutions.
     """
 
     groups: list[Group] = field(default_factory=list)
@@ -582,9 +592,9 @@ def rollout_labels(m: Material, data: Labelled) -> np.ndarray:
 
 def _head(m: Material, key: int) -> RewardScorer:
     """A reward model that begins as the start, with a new head."""
-    assert m.folder is not None
-    path = m.folder / f"start-{m.seed}-{_key(replace(m.study, seeds=()))}"
-    return RewardScorer(models.load_reward_model(path, new_head=True, seed=m.seed + key)[0], "last")
+    folder = m.path("start")
+    model, _ = models.load_reward_model(folder, new_head=True, seed=m.seed + key)
+    return RewardScorer(model, "last")
 
 
 def _fitted(m: Material, groups: list[Group], label: np.ndarray, key: int) -> RewardScorer:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import softmax
 
 from irlbook.errors import InvalidHyperparameterError, NotStochasticError
 
@@ -54,10 +55,10 @@ def inner_steps(
     mixed = deviation > 0
     scale = np.where(mixed, deviation, 1.0)
     good, bad = (np.where(mixed, (r - mean) / scale, 0.0) for r in (1.0, 0.0))
-    old = _softmax(logits)
+    old = softmax(logits, axis=1)
     now = np.array(logits, dtype=float)
     for _ in range(steps):
-        p = _softmax(now)
+        p = softmax(now, axis=1)
         ratio = p / old
         pull = paid * good * (ratio <= 1 + clip[1]) + unpaid * bad * (ratio >= 1 - clip[0])
         pull = pull * ratio / group
@@ -107,7 +108,7 @@ def expected_update(
     paid, unpaid, weight = all_groups(p, group)
     before = np.tile(np.log(p), (len(weight), 1))
     after = inner_steps(before, paid, unpaid, steps=steps, rate=rate, clip=clip)
-    return weight @ (after - before), weight @ _softmax(after) - p
+    return weight @ (after - before), weight @ softmax(after, axis=1) - p
 
 
 def simulate(
@@ -123,15 +124,10 @@ def simulate(
 ) -> np.ndarray:
     """(iterations + 1, runs, K) chances of the arms along independent runs."""
     logits = np.tile(np.log(np.asarray(chances, dtype=float)), (runs, 1))
-    path = [_softmax(logits)]
+    path = [softmax(logits, axis=1)]
     for _ in range(iterations):
         drawn = rng.multinomial(group, path[-1])
         paid = rng.binomial(drawn, 0.5)
         logits = inner_steps(logits, paid, drawn - paid, steps=steps, rate=rate, clip=clip)
-        path.append(_softmax(logits))
+        path.append(softmax(logits, axis=1))
     return np.array(path)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    z = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return z / z.sum(axis=1, keepdims=True)

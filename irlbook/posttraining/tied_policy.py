@@ -41,14 +41,10 @@ def response_occupancy(lm: EnumerableLM, log_p: np.ndarray) -> np.ndarray:
 
     Source: eq 5 of the survey (2507.13158), summed over the responses that share the prefix.
     """
-    p = np.exp(check_logps(log_p))
-    if p.shape != lm.responses.shape:
-        raise ShapeError(f"log_p has shape {p.shape}; expected {lm.responses.shape}.")
-    mass = np.zeros(lm.n_states)
-    mass[lm.responses] = p
-    for length in range(lm.max_length - 1, -1, -1):
-        parents = np.flatnonzero((lm.lengths == length) & (lm.children[:, 0] >= 0))
-        mass[parents] = mass[lm.children[parents]].sum(axis=1)
+    log_p = check_logps(log_p)
+    if log_p.shape != lm.responses.shape:
+        raise ShapeError(f"log_p has shape {log_p.shape}; expected {lm.responses.shape}.")
+    mass = lm.prefix_chances(log_p)
     live = lm.children[:, :1] >= 0
     return np.where(live, mass[lm.children], 0.0)
 
@@ -57,13 +53,12 @@ class Sought(NamedTuple):
     """A minimum of the reverse KL.
 
     Attributes:
-        policy: (S, A). log_p: (R,). kl: KL(pi || p_E) in nats. path: that KL after each step.
+        policy: (S, A). log_p: (R,). kl: KL(pi || p_E) in nats.
     """
 
     policy: np.ndarray
     log_p: np.ndarray
     kl: float
-    path: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -144,21 +139,16 @@ class TiedPolicy:
                 f"start has shape {start.shape}; expected logits "
                 f"({self.n_groups}, {len(self.lm.tokens)})."
             )
-        path = [self.reverse_kl(start, log_expert)[0]]
 
         def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
             kl, gradient = self.reverse_kl(flat.reshape(start.shape), log_expert)
             return kl, gradient.ravel()
-
-        def keep(flat: np.ndarray) -> None:
-            path.append(value(flat)[0])
 
         found = minimize(
             value,
             start.ravel(),
             jac=True,
             method="L-BFGS-B",
-            callback=keep,
             options={"maxiter": max_iterations, "ftol": 1e-15, "gtol": 1e-9},
         )
         if np.abs(found.jac).max() > 1e-5:
@@ -168,4 +158,4 @@ class TiedPolicy:
             )
         policy = self.policy(found.x.reshape(start.shape))
         log_p = self.lm.sequence_log_probabilities(policy)
-        return Sought(policy, log_p, float(found.fun), np.array(path))
+        return Sought(policy, log_p, float(found.fun))
