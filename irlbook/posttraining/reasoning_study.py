@@ -1,9 +1,8 @@
 """The study of chapter 19: a small model of word problems, verified by answers and by steps.
 
-The world is :mod:`irlbook.tasks.remainders`. Each seed trains a model on mostly
-careful solutions (85 %) first,
-then on those of a careless crowd: most write a guess without steps, many forget to carry. From
-this *start* the jobs of a seed follow:
+The world is :mod:`irlbook.tasks.remainders`. Each seed trains a model on mostly careful solutions
+(85 %) first, and then on those of a careless crowd: most write a guess without steps, many forget
+to carry. From this *start* the jobs of a seed follow:
 
     start       what it writes: greedy, samples, votes
     outcome     GRPO on the answer;          process    GRPO on all steps

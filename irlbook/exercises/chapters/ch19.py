@@ -69,9 +69,9 @@ register(
 
 def check_true_accuracy(answer, rng):
     table = np.array(
-        [[int(rng.integers(200, 300)), int(rng.integers(15, 40))], [int(rng.integers(20, 60)), 0]]
+        [[int(rng.integers(200, 300)), int(rng.integers(31, 45))], [int(rng.integers(20, 30)), 0]]
     )
-    table[1, 1] = int(rng.integers(60, 120))
+    table[1, 1] = int(rng.integers(90, 120))  # a stays below what is said: nothing is clipped
     said = float(rng.uniform(0.3, 0.45))
 
     def truth(a, b, clip=True):
@@ -153,6 +153,18 @@ def check_weighted_answer(answer, rng):
             hint="max() of a dict in order of insertion keeps the first",
         )
     expect_equal(
+        answer([one, two, two, one], [0.25, 0.5, 0.25, 0.5]),
+        one,
+        property="of answers with equal sums, the one that was given first wins",
+        hint="given first, and not the first to reach the sum",
+    )
+    expect_equal(
+        answer([None, one, two], [0.4, 0.0, 0.0]),
+        one,
+        property="a vote of weight 0 is a vote",
+        hint="with which sum does your search for the largest begin?",
+    )
+    expect_equal(
         answer([None, None], [0.7, 0.1]),
         None,
         property="without any answer there is none to give",
@@ -206,7 +218,6 @@ def check_solution_scores(answer, rng):
             "the minimum is a maximum": np.array([[x.prod(), x.max(), x[-1]] for x in parts]),
             "the last is the first": np.array([[x.prod(), x.min(), x[0]] for x in parts]),
             "the columns are in another order": want[:, ::-1],
-            "it is transposed: a row for each solution": want.T,
         },
     )
 
@@ -253,6 +264,11 @@ def check_is_right(answer, rng):
         (f"It is {number}.", str(number), False, "a solution without a mark"),
         (f"It is {number}. ####", str(number), False, "a mark with nothing behind it"),
         (f"#### {number}{int(rng.integers(1, 9))}", str(number), False, "more digits"),
+        (f"#### {number}", f"${shown}.00.", True, "dollar, decimals and full stop in the truth"),
+        (f"#### {number}.50", f"{number}.5", True, "decimals written in two ways"),
+        (f"#### {number}.01", str(number), False, "decimals that are small, and not zero"),
+        (f"#### -{number}", f"-{number}", True, "a negative number"),
+        (f"#### {number} ####", str(number), False, "a last mark with nothing behind it"),
     ]
     for solution, truth, want, what in cases:
         expect_equal(

@@ -51,7 +51,7 @@ def _soft(p, v, beta):
 
 
 def check_soft_values(answer, rng):
-    policy, children, rewards = _tree(rng, int(rng.integers(2, 4)), 3)
+    policy, children, rewards = _tree(rng, 3, 3)
     beta = float(rng.uniform(0.3, 3.0))
     want = _values(policy, children, rewards, beta, _soft)
     ended = children[:, 0] < 0
@@ -93,6 +93,18 @@ def check_soft_values(answer, rng):
         what="the values where a token has probability 0",
         property="a token that is never written does not count",
         hint="log 0 is -inf, and 0 times something large is 0",
+    )
+    adored = rewards.copy()
+    adored[children[0, -1]] = rewards.max() + 5  # a whole response of one token
+    never = policy.copy()
+    never[0, -1] = 0.0
+    never[0] /= never[0].sum()
+    expect_close(
+        answer(never, children, adored, beta / 5000),
+        _values(never, children, adored, beta / 5000, _soft),
+        what="the values where a token has probability 0, at a very small beta",
+        property="a token that is never written does not count, however good it is",
+        hint="which tokens may give the largest value that you subtract?",
     )
     sharp = answer(policy, children, rewards, beta / 5000)
     expect_close(
@@ -177,6 +189,16 @@ def check_guided(answer, rng):
         what="the result for large logits",
         property="large logits do not overflow",
         hint="subtract the largest entry of each row first",
+    )
+    tied = logits.copy()
+    tied[:, 1:] = tied[:, :1]  # all as likely as each other
+    chosen = expect_distribution(
+        answer(tied, scores, weight, top), (n, tokens), what="the result for tied logits"
+    )
+    expect(
+        ((chosen > 0).sum(axis=1) == top).all(),
+        property="of tokens that are equally likely, just enough are candidates to make `top`",
+        hint="a threshold lets all of them in; sort instead",
     )
     one = answer(logits, scores, weight, tokens + 5)
     expect_close(
@@ -265,6 +287,21 @@ def check_smc_step(answer, rng):
             "the mean weight is not in logarithms": lambda: np.array([np.exp(want[0]), *want[1:]]),
         },
     )
+    nothing = [np.where(over, bad, x) for bad, x in ((-np.inf, log_ref), (np.nan, log_q))]
+    expect_close(
+        flat(answer(before, after, *nothing, over)),
+        want,
+        what="log mean weight and chances, with -inf and NaN in the entries of finished responses",
+        property="what stands in the entries of a finished response does not matter",
+        hint="0 times infinity is not 0: choose with `np.where`",
+    )
+    expect_close(
+        flat(answer(before, after, log_ref, log_q, np.ones(n, dtype=bool))),
+        result(np.zeros(n)),
+        what="log mean weight and chances when all responses are over",
+        property="a finished response has the weight 1",
+        hint="does your largest log weight need somebody who moves?",
+    )
     far = flat(answer(before + 2000, after + 2900, log_ref, log_q, np.zeros(n, dtype=bool)))
     expect_close(
         far,
@@ -352,7 +389,7 @@ def check_residual(answer, rng):
     )
     together = np.minimum(draft, target) + (1 - accepted)[:, None] * after
     expect(
-        np.abs(together - target).max() < 1e-9,
+        np.abs(together - target).max() < 1e-5,
         property="accepted and corrected tokens add up to the target",
         hint="min(p, q) + (1 - acceptance) * correction = p",
     )
@@ -383,14 +420,14 @@ register(
 
 def check_backup(answer, rng):
     for alternating in (True, False):
-        _check_one_backup(answer, rng, alternating)
+        for depth in (2 * int(rng.integers(2, 4)), 5):  # even and odd: root and leaf differ
+            _check_one_backup(answer, rng, alternating, depth)
 
 
-def _check_one_backup(answer, rng, alternating):
+def _check_one_backup(answer, rng, alternating, depth):
     nodes, moves = 6, 4
     visits = rng.integers(0, 9, size=(nodes, moves)).astype(float)
     totals = rng.normal(size=(nodes, moves)) * visits
-    depth = 2 * int(rng.integers(2, 4))  # even: from the root and from the leaf differ
     path = [(int(s), int(rng.integers(moves))) for s in rng.permutation(nodes)[:depth]]
     value = float(rng.uniform(0.3, 1.0))
 

@@ -145,8 +145,7 @@ def check_refit(answer, rng):
         mistakes={
             "there is no prior": at(1e-9),
             "the prior is twice as strong": at(2 * l2),
-            "the prior counts once for each answer": at(n * l2),
-            "the log-likelihood is a mean, which makes the prior too strong": at(n * l2),
+            "the prior counts once for each answer, or the log-likelihood is a mean": at(n * l2),
             "the sign is turned: the other response is preferred": -mode,
             "it is one step of Newton from zero": lambda: np.linalg.solve(
                 d.T @ d / 4 + l2 * np.eye(k), d.sum(axis=0) / 2
@@ -484,6 +483,14 @@ def check_run_active(answer, rng):
             property="each fit uses all answers so far",
             hint="not only those of the newest batch",
         )
+        whole = expect_type(
+            answer(d[:budget], answers[:budget], rule, budget, batch, l2, seed), dict, hint=hint
+        )
+        expect(
+            np.array_equal(np.sort(as_array(whole.get("asked"), (budget,))), np.arange(budget)),
+            property="a budget as large as the pool buys each question once",
+            hint="after the last fit there is nothing to choose any more",
+        )
 
 
 register(
@@ -574,8 +581,8 @@ register(
 def check_learn(answer, rng):
     hint = 'return {"asked": asked, "weights": weights}'
 
-    def run(features, answers, seed):
-        got = expect_type(answer(features, answers, BUDGET, seed), dict, hint=hint)
+    def run(features, answers, seed, budget=BUDGET):
+        got = expect_type(answer(features, answers, budget, seed), dict, hint=hint)
         expect(
             set(got) == {"asked", "weights"},
             property="the result has the keys 'asked' and 'weights'",
@@ -610,6 +617,13 @@ def check_learn(answer, rng):
                 len(np.unique(pairs, axis=0)) == len(asked),
                 property="no question is asked twice, not even with its responses exchanged",
                 hint="let i < j in each question",
+            )
+            few = len(run(features, answers, seed, BUDGET // 2)[0])
+            expect(
+                few <= BUDGET // 2,
+                property="no more labels are bought than the budget allows",
+                hint="`budget` is an argument: it is not always the same",
+                detail=f"{few} were bought, the budget is {BUDGET // 2}",
             )
             d = features[x, i] - features[x, j]
             won = answers[x, i, j]

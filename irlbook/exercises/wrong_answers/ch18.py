@@ -4,6 +4,14 @@ from irlbook.exercises.model import Edit, WrongAnswer
 
 WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
     "18.1": {
+        "nobody by exp": (Edit("np.isneginf(log_q)", "np.exp(log_q) == 0"), "exp\\(log p\\) is 0"),
+        "opponent clipped": (
+            Edit(
+                "    never = np.isneginf(log_q)",
+                ("    never = np.isneginf(log_q)\n    log_q = np.maximum(log_q, -700.0)"),
+            ),
+            "exp\\(log p\\) is 0",
+        ),
         "exchanged": (
             Edit("log_p - np.where(never, 0.0, log_q)", "np.where(never, 0.0, log_q) - log_p"),
             "exchanged|minus infinity",
@@ -74,7 +82,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "def shared_rows(rho, groups):\n"
             "    mass = rho.sum(axis=1, keepdims=True)\n"
             "    return rho / np.where(mass > 0, mass, 1.0)",
-            "shape|each prefix",
+            "shape",
         ),
         "over groups": (
             Edit(
@@ -99,6 +107,23 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "18.3": {
+        "never is next to never": (
+            Edit(
+                "scores = log_opponent",
+                ("log_expert = np.maximum(log_expert, -1000.0)\n    scores = log_opponent"),
+            ),
+            "minus infinity",
+        ),
+        "log 0 is -50": (
+            Edit(
+                "scores = log_opponent",
+                (
+                    "log_expert = np.where(np.isneginf(log_expert), -50.0, log_expert)\n"
+                    "    scores = log_opponent"
+                ),
+            ),
+            "minus infinity",
+        ),
         "not normalised": (Edit(" - np.logaddexp.reduce(scores)", ""), "not normalised"),
         "lambda multiplies": (Edit("/ lam", "* lam"), "multiplies"),
         "no reference": (Edit("log_opponent + (", "("), "missing as reference"),
@@ -163,6 +188,8 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "18.5": {
+        "only visited states": (Edit("(n_states, size)", "(states.max() + 1, size)"), "shape"),
+        "half a visit for each token": (Edit("0.5 / size", "0.5"), "mean of what"),
         "copies itself": (
             Edit("np.add.at(table, states, teacher)", "np.add.at(table, (states, written), 1.0)"),
             "student wrote",
@@ -185,9 +212,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "not after a mistake": (
             Edit(
                 "np.add.at(table, states, teacher)",
-                "right = teacher[np.arange(len(written)), written] > 0\n"
-                "    right = np.concatenate([[True], right[:-1]]) | (teacher.max(axis=1) < 0.9)\n"
-                "    right = teacher.max(axis=1) < 0.9\n"
+                "right = teacher.max(axis=1) < 0.9\n"
                 "    np.add.at(table, states[right], teacher[right])",
             ),
             "left out",

@@ -68,6 +68,27 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "19.3": {
+        "running leader": (
+            (
+                "def weighted_answer(answers, weights):\n"
+                "    sums, best = {}, None\n"
+                "    for answer, weight in zip(answers, weights, strict=True):\n"
+                "        if answer is None:\n"
+                "            continue\n"
+                "        sums[answer] = sums.get(answer, 0.0) + weight\n"
+                "        if best is None or sums[answer] > sums[best]:\n"
+                "            best = answer\n"
+                "    return best"
+            ),
+            "given first",
+        ),
+        "weight 0 is no vote": (
+            Edit(
+                "return max(sums, key=sums.get) if sums else None",
+                "return max(sums, key=sums.get) if sum(sums.values()) > 0 else None",
+            ),
+            "weight 0",
+        ),
         "plain majority": (Edit("+ weight", "+ 1"), "sum of weights"),
         "best single": (
             Edit("sums.get(answer, 0.0) + weight", "max(sums.get(answer, 0.0), weight)"),
@@ -113,9 +134,48 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("[part.prod(), part.min(), part[-1]]", "[part[-1], part.min(), part.prod()]"),
             "another order",
         ),
-        "transposed": (Edit("for part in parts])", "for part in parts]).T"), "transposed|shape"),
+        "transposed": (Edit("for part in parts])", "for part in parts]).T"), "shape"),
     },
     "19.5": {
+        "truth only without separators": (
+            Edit("== number(answer)", '== float(answer.replace(",", ""))'),
+            "in the truth|raised",
+        ),
+        "texts made alike": (
+            (
+                "import re\n"
+                "\n"
+                "\n"
+                "def is_right(solution, answer):\n"
+                "    def clean(text):\n"
+                "        text = text.replace(',', '').replace('$', '').strip().rstrip('.')\n"
+                "        return re.sub(r'\\.0+$', '', text)\n"
+                "\n"
+                "    _, mark, behind = solution.rpartition('####')\n"
+                "    return bool(mark) and clean(behind) == clean(answer)"
+            ),
+            "two ways",
+        ),
+        "nearly equal": (
+            Edit(
+                "return number(behind) == number(answer)",
+                (
+                    "got = number(behind)\n"
+                    "    return got is not None and abs(got - number(answer)) < 0.1"
+                ),
+            ),
+            "small, and not zero",
+        ),
+        "no negative numbers": (
+            Edit('if "####" not in solution:', 'if "####" not in solution or "-" in answer:'),
+            "negative number",
+        ),
+        "last mark with a number": (
+            Edit(
+                'solution.split("####")[-1]', '[x for x in solution.split("####") if x.strip()][-1]'
+            ),
+            "last mark with nothing",
+        ),
         "texts": (
             "def is_right(solution, answer):\n"
             "    return solution.split('####')[-1].strip() == answer.strip()",

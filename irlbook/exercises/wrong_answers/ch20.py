@@ -9,6 +9,31 @@ _SOFT = "return top + beta * np.log(p @ np.exp((v - top) / beta))"
 
 WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
     "20.1": {
+        "largest of all tokens": (
+            Edit("kept = policy[state] > 0", "kept = policy[state] >= 0"),
+            "never written|finite",
+        ),
+        "a small number for 0": (
+            (
+                Edit("kept = policy[state] > 0", "kept = policy[state] >= 0"),
+                Edit("p = policy[state, kept]", "p = policy[state, kept] + 1e-12"),
+            ),
+            "never written",
+        ),
+        "parents stand before children": (
+            (
+                "def soft_values(policy, children, rewards, beta):\n"
+                "    values = rewards.copy()\n"
+                "    for s in reversed(range(len(values))):\n"
+                "        if children[s, 0] >= 0:\n"
+                "            kept = policy[s] > 0\n"
+                "            v = values[children[s, kept]]\n"
+                "            soft = np.log(policy[s, kept] @ np.exp((v - v.max()) / beta))\n"
+                "            values[s] = v.max() + beta * soft\n"
+                "    return values"
+            ),
+            "soft average",
+        ),
         "mean value": (Edit(_SOFT, "return p @ v"), "not soft"),
         "maximum": (Edit(_SOFT, "return top"), "best that can follow"),
         "uniform": (
@@ -46,6 +71,20 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "overflow": (Edit(_SOFT, "return beta * np.log(p @ np.exp(v / beta))"), "finite|stay"),
     },
     "20.2": {
+        "a threshold": (
+            (
+                Edit("order = np.argsort(-logits, axis=1)", "least = np.sort(logits, axis=1)"),
+                Edit(
+                    "kept = np.zeros(logits.shape, dtype=bool)",
+                    "least = least[:, max(0, logits.shape[1] - top)]",
+                ),
+                Edit(
+                    "np.put_along_axis(kept, order[:, :top], True, axis=1)",
+                    "kept = logits >= least[:, None]",
+                ),
+            ),
+            "just enough",
+        ),
         "candidates by the sum": (
             Edit("np.argsort(-logits, axis=1)", "np.argsort(-(logits + weight * scores), axis=1)"),
             "chosen by the sum",
@@ -82,6 +121,11 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "20.3": {
+        "times zero": (Edit("np.where(over, 0.0, logs)", "logs * ~over"), "does not matter|finite"),
+        "largest of those that move": (
+            Edit("top = logs.max()", "top = logs[~over].max()"),
+            "weight 1|raised",
+        ),
         "twist before missing": (Edit("- before ", ""), "before the step is missing"),
         "proposal missing": (Edit(" - log_proposal", ""), "proposal is missing"),
         "reference missing": (Edit(" + log_reference", ""), "reference is missing"),
@@ -157,6 +201,17 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "20.5": {
+        "sign by the place": (
+            (
+                "def backup(visits, totals, path, value, alternating):\n"
+                "    visits, totals = visits.copy(), totals.copy()\n"
+                "    for number, (state, move) in enumerate(path):\n"
+                "        visits[state, move] += 1\n"
+                "        totals[state, move] += value * (-1) ** number if alternating else value\n"
+                "    return visits, totals"
+            ),
+            "wrong one",
+        ),
         "no sign": (Edit(_FLIP, "pass"), "never changes"),
         "sign after the move": (
             (

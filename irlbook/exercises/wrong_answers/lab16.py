@@ -15,7 +15,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "twice the prior": (Edit("    w = np", "    l2 = 2 * l2\n    w = np"), "twice as strong"),
         "a prior for each answer": (
             Edit("    w = np", "    l2 = max(1, len(d)) * l2\n    w = np"),
-            "once for each answer|is a mean",
+            "once for each answer",
         ),
         "loser preferred": (Edit("    w = np", "    d = -d\n    w = np"), "sign is turned"),
         "one step": (Edit("range(100)", "range(1)"), "one step of Newton"),
@@ -178,6 +178,13 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "one too few": (Edit("range(size)", "range(size - 1)"), "shape"),
     },
     "16L.4": {
+        "chooses after the last fit": (
+            Edit(
+                "        weights.append(w)",
+                ("        weights.append(w)\n        assert free.any()"),
+            ),
+            "raised",
+        ),
         "answers ignored": (
             Edit("np.where(answers[asked][:, None], d[asked], -d[asked])", "d[asked]"),
             "always wins",
@@ -285,6 +292,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "no y label": (Edit(', ylabel="rank correlation on new prompts"', ""), "y axis"),
     },
     "16L.6": {
+        "budget ignored": (Edit("budget, 5", "60, 5"), "budget allows"),
         "random choice": (Edit('"D-optimal"', '"random"'), "random choice"),
         "first batch only": (
             Edit('"D-optimal", budget, 5', '"D-optimal", 10, 10'),

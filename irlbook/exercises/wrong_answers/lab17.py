@@ -4,6 +4,25 @@ from irlbook.exercises.model import Edit, WrongAnswer
 
 WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
     "17L.1": {
+        "likelihood underflows": (
+            Edit(
+                "return np.exp(joint - total), total.sum()",
+                (
+                    'with np.errstate(divide="ignore"):\n'
+                    "        return np.exp(joint - total), np.log(np.exp(joint).sum(axis=1)).sum()"
+                ),
+            ),
+            "1000 nats|finite",
+        ),
+        "users without labels stand last": (
+            Edit("users, log_expit", "np.unique(users, return_inverse=True)[1], log_expit"),
+            "given all labels",
+        ),
+        "share 0 is a small number": (Edit("np.log(shares)", "np.log(shares + 1e-300)"), "share 0"),
+        "labels in blocks": (
+            Edit("np.add.at(logs, users,", "np.add.at(logs, np.sort(users),"),
+            "given all labels",
+        ),
         "no shares": (Edit("np.log(shares) + logs", "logs + 0 * shares"), "shares are missing"),
         "normalised over users": (
             Edit("np.exp(joint - total), total", "np.exp(joint - logsumexp(joint, axis=0)), total"),
@@ -132,6 +151,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "17L.3": {
+        "three steps at least": (Edit("len(curve) < 2", "len(curve) < 3"), "second step"),
         "hard": (
             Edit(
                 "        shares =",
@@ -209,6 +229,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "17L.4": {
+        "four starts": (Edit("range(5)", "range(4)"), "best of 5 starts"),
         "first start": (Edit("range(5)", "range(1)"), "best of 5 starts"),
         "two starts": (Edit("range(5)", "range(2)"), "best of 5 starts"),
         "one start five times": (
