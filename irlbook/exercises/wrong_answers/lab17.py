@@ -199,7 +199,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "fine tolerance": (Edit(">= 1e-3", ">= 1e-6"), "stops after the first"),
         "ten steps": (
             Edit("len(curve) < 2 or curve[-1] - curve[-2] >= 1e-3", "len(curve) < 10"),
-            "stops after the first|goes on|most of",
+            "stops after the first|second step|goes on|most of",
         ),
         "belief kept": (
             Edit("belief, log_likelihood =", "_, log_likelihood ="),
