@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -380,17 +380,32 @@ def expect_points(
 
 
 @_statement
-def expect_legend(panel: Panel, curves: Sequence[Any], *, property: str) -> None:
-    """Fail unless the legend names the line of each of these y values, each by another name."""
-    wanted = [np.asarray(y, dtype=float) for y in curves]
-    named = [
-        line.label
-        for y in wanted
-        for line in panel.lines
-        if line.y.shape == y.shape and np.allclose(line.y, y)
-    ]
-    if len(set(named)) != len(wanted) or not all(n and n in panel.legend for n in named):
-        raise CheckFailed(property, "`label=...` for each line, then `ax.legend()`")
+def expect_legend(panel: Panel, curves: Mapping[str, Any], *, property: str) -> None:
+    """Fail unless the legend names the line of each of these y values, each by another name.
+
+    Args:
+        panel: the axes.
+        curves: y values by a word, in small letters, that the name of their line must hold.
+        property: what must hold.
+    """
+    named = {}
+    for word, values in curves.items():
+        y = np.asarray(values, dtype=float)
+        labels = [
+            line.label
+            for line in panel.lines
+            if line.y.shape == y.shape and np.allclose(line.y, y) and line.label in panel.legend
+        ]
+        if not any(labels):
+            raise CheckFailed(property, "`label=...` for each line, then `ax.legend()`")
+        named[word] = next(filter(None, labels))
+    if len(set(named.values())) != len(named):
+        raise CheckFailed(property, "one name for each line")
+    for word, name in named.items():
+        if word not in name.lower():
+            raise CheckFailed(
+                property, f'the line that should hold the word "{word}" is called "{name[:60]}"'
+            )
 
 
 @_statement

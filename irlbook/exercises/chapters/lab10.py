@@ -403,7 +403,11 @@ def check_draw_losses(answer, rng):
             property=f"one line shows the {name} loss against the epochs",
             hint="epochs along x, losses along y",
         )
-    expect_legend(panel, (training, held_out), property="a legend names both lines, differently")
+    expect_legend(
+        panel,
+        {"train": training, "held": held_out},
+        property="a legend names both lines, differently and rightly",
+    )
     expect_vertical_line(
         panel,
         epochs[best],

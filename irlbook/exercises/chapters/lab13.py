@@ -334,7 +334,11 @@ def check_draw_price(answer, rng):
             property=f"one line shows the {name} reward against the KL, from small to large KL",
             hint="the runs do not come sorted: what does a line through unsorted points look like?",
         )
-    expect_legend(panel, (reward, gold), property="a legend names both rewards, differently")
+    expect_legend(
+        panel,
+        {"learned": reward, "gold": gold},
+        property="a legend names both rewards, differently and rightly",
+    )
     expect_vertical_line(
         panel,
         kl[best],

@@ -544,8 +544,8 @@ def check_draw_curves(answer, rng):
             )
     expect_legend(
         panel,
-        (chance.mean(axis=0), chosen.mean(axis=0)),
-        property="a legend names the two means, differently",
+        {"random": chance.mean(axis=0), "optimal": chosen.mean(axis=0)},
+        property="a legend names the two means, differently and rightly",
     )
     expect(
         "label" in panel.xlabel.lower() and "correlation" in panel.ylabel.lower(),

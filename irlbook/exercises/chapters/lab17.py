@@ -658,8 +658,8 @@ def check_draw_scores(answer, rng):
     )
     expect_legend(
         panel,
-        (fitted.mean(axis=0), new.mean(axis=0)),
-        property="a legend names both lines, differently",
+        {"fitted": fitted.mean(axis=0), "new": new.mean(axis=0)},
+        property="a legend names both lines, differently and rightly",
     )
     expect(
         "nat" in panel.ylabel.lower() and "type" in panel.xlabel.lower(),

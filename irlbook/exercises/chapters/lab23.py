@@ -586,8 +586,8 @@ def check_draw_frontier(answer, rng):
     )
     expect_legend(
         panel,
-        [gold, tilt_gold],
-        property="a legend names both lines",
+        {"adapter": gold, "tilt": tilt_gold},
+        property="a legend names both lines, differently and rightly",
     )
     expect_points(
         panel,

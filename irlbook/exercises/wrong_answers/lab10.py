@@ -216,7 +216,14 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
         "worst epoch": (Edit("argmin", "argmax"), "vertical line"),
         "no legend": (Edit("    ax.legend()\n", ""), "legend names both"),
-        "one name": (Edit('"held out"', '"training"'), "legend names both"),
+        "one name": (Edit('"held out"', '"training"'), "one name for each"),
+        "names exchanged": (
+            (
+                Edit('training, "o-", label="training"', 'training, "o-", label="held out"'),
+                Edit('held_out, "s-", label="held out"', 'held_out, "s-", label="training"'),
+            ),
+            'hold the word "train"',
+        ),
         "no unit": (Edit("loss (nats per token)", "loss"), "unit of the loss"),
         "no label": (Edit('xlabel="epochs", ', ""), "x axis"),
         "against indices": (

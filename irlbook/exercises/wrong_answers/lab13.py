@@ -130,7 +130,14 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "vertical line",
         ),
         "no legend": (Edit("    ax.legend()\n", ""), "legend"),
-        "one name": (Edit('"gold reward"', '"learned reward"'), "legend"),
+        "one name": (Edit('"gold reward"', '"learned reward"'), "one name for each"),
+        "names exchanged": (
+            (
+                Edit('"o-", label="learned reward"', '"o-", label="gold reward"'),
+                Edit('"s-", label="gold reward"', '"s-", label="learned reward"'),
+            ),
+            'hold the word "learned"',
+        ),
         "no unit": (Edit(" (nats per response)", ""), "unit of the KL"),
         "no label": (Edit(', ylabel="mean reward"', ""), "y axis"),
         "gold forgotten": (Edit("gold[order]", "reward[order]"), "gold reward against"),

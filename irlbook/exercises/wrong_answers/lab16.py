@@ -283,7 +283,11 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "quantile",
         ),
         "no legend": (Edit("    ax.legend()\n", ""), "legend"),
-        "one name": (Edit("label=name", 'label="mean"'), "legend"),
+        "one name": (Edit("label=name", 'label="mean"'), "one name for each"),
+        "names exchanged": (
+            Edit("label=name", 'label={"random": "D-optimal", "D-optimal": "random"}[name]'),
+            'hold the word "random"',
+        ),
         "no labels": (Edit('xlabel="labels"', 'xlabel="n"'), "what is counted"),
         "no measure": (
             Edit('ylabel="rank correlation on new prompts"', 'ylabel="score"'),

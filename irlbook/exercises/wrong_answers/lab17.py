@@ -347,7 +347,16 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "vertical line",
         ),
         "no legend": (Edit("    ax.legend()\n", ""), "legend"),
-        "one name": (Edit('"users who were fitted"', '"new users"'), "legend"),
+        "one name": (Edit('"users who were fitted"', '"new users"'), "one name for each"),
+        "names exchanged": (
+            (
+                Edit(
+                    'color="0.4", label="users who were fitted"', 'color="0.4", label="new users"'
+                ),
+                Edit('new.mean(axis=0), label="new users"', 'new.mean(axis=0), label="fitted"'),
+            ),
+            'hold the word "fitted"',
+        ),
         "no unit": (Edit(" (nats per user)", ""), "unit"),
         "no types": (Edit('"number of types"', '"number"'), "types"),
         "no label": (Edit('xlabel="number of types", ', ""), "x axis"),

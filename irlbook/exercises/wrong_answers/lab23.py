@@ -265,6 +265,16 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
         "no legend": (Edit("    ax.legend()\n", ""), "legend names both"),
         "one name": (Edit(', label="the tilt of the start"', ""), "legend names both"),
+        "names exchanged": (
+            (
+                Edit(
+                    'marker="o", label="the adapter, at several strengths"',
+                    'marker="o", label="the tilt"',
+                ),
+                Edit('label="the tilt of the start"', 'label="the adapter"'),
+            ),
+            'hold the word "adapter"',
+        ),
         "no unit": (Edit(" (nats per response)", ""), "gives the unit"),
         "no label": (Edit(', ylabel="gold"', ""), "y axis"),
     },
