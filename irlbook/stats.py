@@ -13,7 +13,7 @@ from math import comb
 from typing import Literal
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm
 
 from irlbook import display
 from irlbook.errors import (
@@ -30,6 +30,8 @@ __all__ = [
     "PublishedResult",
     "bootstrap_ci",
     "permutation_test",
+    "power_of",
+    "prompts_needed",
     "published_table",
     "verdict",
 ]
@@ -234,3 +236,73 @@ def permutation_test(
     tie = 1e-12 * max(np.abs(x).max(), np.abs(y).max())
     extreme = int(np.sum(others >= seen - tie))
     return extreme / len(others) if exact else (extreme + 1) / (resamples + 1)
+
+
+def power_of(
+    difference: float,
+    between: float,
+    within: float,
+    prompts: int,
+    per_prompt: int,
+    level: float = 0.05,
+) -> float:
+    """Chance that a two-sided test finds a difference of two policies on the same prompts.
+
+    The difference on a prompt varies with standard deviation `between`, and each of `per_prompt`
+    responses of either policy adds noise of `within`. So the mean over prompts has the standard
+    error sqrt((between^2 + 2 within^2 / per_prompt) / prompts). Normal approximation.
+
+    Args:
+        difference: true mean difference. between, within: standard deviations, in its units.
+        level: of the test.
+
+    Raises:
+        InvalidHyperparameterError: no prompts or responses, a negative deviation, or both zero.
+    """
+    _check_design(between, within, per_prompt, level)
+    if prompts < 1:
+        raise InvalidHyperparameterError(f"prompts={prompts}; at least 1.")
+    error = np.sqrt((between**2 + 2 * within**2 / per_prompt) / prompts)
+    away, bound = abs(difference) / error, norm.ppf(1 - level / 2)
+    return float(norm.sf(bound - away) + norm.cdf(-bound - away))
+
+
+def prompts_needed(
+    difference: float,
+    between: float,
+    within: float,
+    per_prompt: int,
+    power: float = 0.8,
+    level: float = 0.05,
+) -> int:
+    """The fewest prompts with which :func:`power_of` is `power` or more.
+
+    Raises:
+        InvalidHyperparameterError: as there; a difference of 0, or a power outside (level, 1).
+    """
+    _check_design(between, within, per_prompt, level)
+    if not difference or not level < power < 1:
+        raise InvalidHyperparameterError(
+            f"difference={difference}, power={power}; a difference other than 0, and a power "
+            "between the level and 1."
+        )
+
+    def enough(n: int) -> bool:
+        return power_of(difference, between, within, n, per_prompt, level) >= power
+
+    high = 1
+    while not enough(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _check_design(between: float, within: float, per_prompt: int, level: float) -> None:
+    if per_prompt < 1 or min(between, within) < 0 or not between + within or not 0 < level < 1:
+        raise InvalidHyperparameterError(
+            f"between={between}, within={within}, per_prompt={per_prompt}, level={level}: needs "
+            "standard deviations from 0, not both 0, a response or more, and a level in (0, 1)."
+        )

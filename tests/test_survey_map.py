@@ -1,4 +1,4 @@
-"""docs/survey.md has a row for every item of the survey, and its links lead to headings that exist."""
+"""docs/survey.md has a row for every item of the survey, and its links lead to headings."""
 
 from __future__ import annotations
 
@@ -115,7 +115,8 @@ def test_every_item_has_a_row(part):
 
 def test_every_link_leads_to_the_heading_that_it_names():
     assert faults(PAGE) == []
-    assert PAGE.count("](../chapters/") == len(re.findall(r"\]\(\.\./chapters/[^)#]+#[^)]+\)", PAGE))
+    with_a_heading = re.findall(r"\]\(\.\./chapters/[^)#]+#[^)]+\)", PAGE)
+    assert PAGE.count("](../chapters/") == len(with_a_heading)
 
 
 def test_a_link_to_another_section_or_chapter_or_to_none_is_found():

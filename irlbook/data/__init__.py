@@ -14,6 +14,17 @@ from irlbook._front import front
 __all__, __getattr__, __dir__ = front(
     __name__,
     {
+        "audit": [
+            "Audit",
+            "Leakage",
+            "Share",
+            "audit_preferences",
+            "clustered_share",
+            "label_noise",
+            "leakage",
+            "near_duplicates",
+            "shingles",
+        ],
         "benchmarks": [
             "read_bigbench_mistake",
             "read_gsm8k",

@@ -39,6 +39,7 @@ __all__, __getattr__, __dir__ = front(
             "Settled",
             "Source",
         ],
+        "cost_study": ["measure", "resident_peak"],
         "demonstration_reward": ["LogRatioReward", "demonstration_pairs", "log_ratio_reward"],
         "demonstration_study": [
             "Demonstrated",
@@ -282,6 +283,7 @@ __all__, __getattr__, __dir__ = front(
         ],
         "spin": ["gsil_loss", "gsil_update", "spin_population_loss", "spin_update"],
         "spurious": ["all_groups", "expected_update", "inner_steps", "simulate"],
+        "staleness": ["asynchronous_ascent", "effective_share", "softmax_policy", "stale_gradient"],
         "stored_runs": ["StoredRuns", "bundle", "mean_gap", "read_stored"],
         "tied_policy": ["Sought", "TiedPolicy", "response_occupancy"],
     },

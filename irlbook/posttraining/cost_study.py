@@ -1,0 +1,169 @@
+"""Measured beside `irlbook.lm.costs`: memory and time of a training step, model by model.
+
+    python -m irlbook.posttraining.cost_study --out irlbook/results/costs.json
+
+Each case runs in a process of its own, on one CPU thread in float32, with random weights: a step
+costs the same whatever they are. Measured are
+
+* `allocated`: the weights, the moments, and the most that tensors held above these in one step, by
+  the events of PyTorch's profiler;
+* `resident`: the most memory that the process had above what the libraries take (Linux only). An
+  allocator keeps freed pieces, so this is more;
+* `cpu_seconds`: of the quickest of three steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from irlbook.errors import CheckpointError
+from irlbook.lm import costs, models
+from irlbook.lm.logprobs import token_logps
+from irlbook.lm.trees import collate
+from irlbook.training.checkpoints import write_whole
+
+__all__ = ["CASES", "main", "measure", "resident_peak"]
+
+_XS = {"hidden": 128, "layers": 3, "heads": 4, "vocabulary": 1024, "tied": False}
+CASES: dict[str, dict[str, Any]] = {
+    "0.9 M": _XS | {"rows": 16, "prompt": 40, "response": 40},
+    "0.9 M, four times the rows": _XS | {"rows": 64, "prompt": 40, "response": 40},
+    "0.9 M, long prompts": _XS | {"rows": 8, "prompt": 200, "response": 24},
+    "9 M, 32,768 words": _XS | {"vocabulary": 32_768, "rows": 16, "prompt": 40, "response": 40},
+    "5 M": {"hidden": 256, "layers": 4, "heads": 4, "vocabulary": 4096, "tied": False}
+    | {"rows": 16, "prompt": 64, "response": 64},
+    "6 M, 8 heads share 2": {"hidden": 256, "layers": 8, "heads": 8, "kv_heads": 2, "tied": True}
+    | {"vocabulary": 1024, "rows": 8, "prompt": 64, "response": 64},
+    "5 M, LoRA of rank 8": {"hidden": 256, "layers": 4, "heads": 4, "vocabulary": 4096}
+    | {"tied": False, "rank": 8, "rows": 16, "prompt": 64, "response": 64},
+    "134 M, SmolLM2's sizes": {"hidden": 576, "layers": 30, "heads": 9, "kv_heads": 3, "tied": True}
+    | {"vocabulary": 49_152, "intermediate": 1536, "rows": 4, "prompt": 32, "response": 32},
+}
+"""Sizes of a model, and of a batch of rows of one prompt and one response each."""
+
+
+def measure(
+    *,
+    vocabulary: int,
+    rows: int,
+    prompt: int,
+    response: int,
+    rank: int | None = None,
+    intermediate: int | None = None,
+    **sizes: Any,
+) -> dict[str, float]:
+    """What one case costs here, with what the arithmetic says beside it.
+
+    Args:
+        rank: of an adapter; None trains all weights.
+        sizes: as `irlbook.lm.models.tiny_lm` takes them.
+    """
+    torch.set_num_threads(1)
+    warm = models.tiny_lm(64, hidden=32)
+    token_logps(warm, collate([([1, 2], [[3, 4]])], 0)).sum().backward()
+    torch.optim.AdamW(warm.parameters()).step()
+    before = resident_peak(reset=True)
+    model: Any = models.tiny_lm(vocabulary, context=1024, **sizes)
+    if intermediate:
+        model.config.intermediate_size = intermediate
+        model = type(model)(model.config)
+    sized = costs.Architecture.of(model.config)
+    if rank:
+        model = models.add_lora(model, rank=rank)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained)
+    groups = [([1] * prompt, [[2] * response])] * rows
+
+    def step() -> float:
+        began = time.process_time()
+        (-token_logps(model, collate(groups, 0)).mean()).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        return time.process_time() - began
+
+    seconds = min(step() for _ in range(3))
+    resident = resident_peak() - before
+    moments = [v for state in optimiser.state.values() for v in state.values()]
+    held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *moments))
+    said = costs.training_memory(sized, rows * (prompt + response), rows * response, rank=rank)
+    work = costs.training_flops(sized, [(prompt, [response])] * rows)
+    return {
+        "allocated": held + _highest(step),
+        "resident": resident,
+        "cpu_seconds": seconds,
+        "said": said.peak,
+        "flops": work,
+        "parameters": sized.parameters,
+    }
+
+
+def _highest(step: Any) -> int:
+    """The most bytes that tensors held during a call, above those before it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        step()
+    events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
+def resident_peak(*, reset: bool = False) -> float:
+    """The most bytes that this process has had in memory, since the last reset; NaN off Linux."""
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(x.split()[1] for x in lines if x.startswith("VmHWM"))) * 1024
+    except (OSError, StopIteration):
+        return float("nan")
+
+
+def main(arguments: list[str] | None = None, cases: Mapping[str, dict[str, Any]] = CASES) -> None:
+    """Measure every case and write them as one file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="the file to write")
+    parser.add_argument("--case", help="print one case, measured in this process")
+    told = parser.parse_args(arguments)
+    if told.case:
+        print(json.dumps(measure(**cases[told.case])))
+        return
+    if told.out is None:
+        parser.error("give --out FILE")
+    found = {}
+    for name in cases:
+        command = [sys.executable, "-m", "irlbook.posttraining.cost_study", "--case", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CheckpointError(f"the case {name!r} failed:\n{done.stderr[-2000:]}")
+        found[name] = json.loads(done.stdout.strip().splitlines()[-1])
+        print(name, {k: f"{v:.4g}" for k, v in found[name].items()}, flush=True)
+    whole = {
+        "made_with": {"python": platform.python_version(), "torch": version("torch")},
+        "cases": {
+            name: {k: float(f"{v:.6g}") for k, v in row.items()} for name, row in found.items()
+        },
+    }
+    write_whole(
+        told.out,
+        partial(Path.write_text, data=json.dumps(whole, indent=1) + "\n", encoding="utf-8"),
+    )
+
+
+if __name__ == "__main__":
+    main()

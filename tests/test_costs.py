@@ -1,0 +1,189 @@
+"""The cost calculator: against models, tensors and the profiler."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import DynamicCache, GPT2Config
+
+from irlbook.errors import InvalidHyperparameterError, UnsupportedModelError
+from irlbook.lm import costs, models
+from irlbook.posttraining import cost_study
+from irlbook.stats import power_of, prompts_needed
+
+SIZES = [
+    {"hidden": 32, "layers": 2, "heads": 4, "tied": False},
+    {"hidden": 48, "layers": 3, "heads": 4, "kv_heads": 2, "tied": True},
+    {"kind": "qwen2", "hidden": 32, "layers": 1, "heads": 2, "kv_heads": 1},
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_parameters_are_those_of_the_model(sizes):
+    model = models.tiny_lm(150, **sizes)
+    sized = costs.Architecture.of(model.config)
+    assert sized.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_another_kind_of_model_is_refused():
+    with pytest.raises(UnsupportedModelError, match="gpt2"):
+        costs.Architecture.of(GPT2Config())
+
+
+def test_an_adapter_has_as_many_parameters_as_peft_makes():
+    pytest.importorskip("peft")
+    model = models.tiny_lm(150, hidden=48, layers=3, heads=4, kv_heads=2)
+    sized = costs.Architecture.of(model.config)
+    adapted = models.add_lora(model, rank=5)
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert costs.adapter_parameters(sized, 5) == trained
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_the_cache_is_as_large_as_that_of_transformers(sizes):
+    model = models.tiny_lm(150, **sizes)
+    cache = DynamicCache()
+    model(input_ids=torch.ones(3, 7, dtype=torch.long), past_key_values=cache, use_cache=True)
+    held = sum(
+        t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values)
+    )
+    assert costs.cache_bytes(costs.Architecture.of(model.config), 3 * 7, 4) == held
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_operations_are_those_that_pytorch_counts(sizes):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = models.tiny_lm(150, **sizes)
+    model.set_attn_implementation("eager")
+    sized = costs.Architecture.of(model.config)
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        model(input_ids=torch.ones(2, 9, dtype=torch.long))
+    ours = costs.forward_flops(sized, [(0, [9])] * 2)
+    norms = 2 * 18 * sized.layers * (sized.layer - sum(a * b for a, b in sized.matrices.values()))
+    unmasked = 4 * sized.layers * sized.heads * sized.head_size * 2 * 9 * 9 / 2
+    assert counted.get_total_flops() == pytest.approx(ours - norms + unmasked)
+    assert costs.training_flops(sized, [(4, [3, 2])]) == 3 * costs.forward_flops(
+        sized, [(4, [3, 2])]
+    )
+
+
+def test_a_shared_prompt_is_counted_once():
+    sized = costs.Architecture.of(models.tiny_lm(150, **SIZES[0]).config)
+    shared = costs.forward_flops(sized, [(100, [10, 10])])
+    assert shared < 0.6 * costs.forward_flops(sized, [(100, [10])] * 2)
+
+
+def test_measured_tensors_are_those_of_the_arithmetic():
+    found = cost_study.measure(
+        vocabulary=300, hidden=64, layers=2, heads=4, tied=False, rows=16, prompt=20, response=20
+    )
+    assert found["allocated"] == pytest.approx(found["said"], rel=0.1)
+
+
+@pytest.mark.parametrize("name", cost_study.CASES)
+def test_stored_measurements_are_of_the_arithmetic_of_today(name):
+    path = cost_study.Path(cost_study.__file__).parents[1] / "results" / "costs.json"
+    row, case = json.loads(path.read_text())["cases"][name], cost_study.CASES[name]
+    sized = {k: case[k] for k in ("hidden", "layers", "heads", "kv_heads", "tied") if k in case}
+    with torch.device("meta"):
+        config = models.tiny_lm(case["vocabulary"], context=1024, **sized).config
+    config.intermediate_size = case.get("intermediate", config.intermediate_size)
+    c = costs.Architecture.of(config)
+    n, p, r = case["rows"], case["prompt"], case["response"]
+    said = costs.training_memory(c, n * (p + r), n * r, rank=case.get("rank")).peak
+    assert row["said"] == pytest.approx(said, rel=1e-5)
+    assert row["flops"] == pytest.approx(costs.training_flops(c, [(p, [r])] * n), rel=1e-5)
+
+
+LLAMA_7B = costs.Architecture(32, 4096, 32, 32, 128, 11_008, 32_000)
+
+
+def test_states_of_a_known_model():
+    """7B with AdamW in mixed precision: 16 bytes per parameter, as Rajbhandari et al. count."""
+    assert LLAMA_7B.parameters == 6_738_415_616
+    one = costs.training_memory(LLAMA_7B, 0, 0, costs.Precision.mixed())
+    assert one.weights + one.gradients + one.optimiser == 16 * LLAMA_7B.parameters
+    assert one.activations == one.head == 0
+
+
+def test_each_stage_splits_one_thing_more():
+    make = lambda stage: costs.training_memory(LLAMA_7B, 100, 50, processes=8, stage=stage)  # noqa: E731
+    none, first, second, third = (make(stage) for stage in range(4))
+    assert first == replace(none, optimiser=none.optimiser / 8)
+    assert second == replace(first, gradients=none.gradients / 8)
+    assert third == replace(second, weights=none.weights / 8 + LLAMA_7B.layer * 4)
+    alone = costs.training_memory(LLAMA_7B, 100, 50, stage=3)
+    assert alone == costs.training_memory(LLAMA_7B, 100, 50)
+
+
+def test_an_adapter_and_checkpoints_save_what_they_should():
+    full = costs.training_memory(LLAMA_7B, 1000, 500)
+    thin = costs.training_memory(LLAMA_7B, 1000, 500, rank=16)
+    assert thin.optimiser == 8 * costs.adapter_parameters(LLAMA_7B, 16) < full.optimiser / 100
+    assert thin.weights > full.weights
+    again = costs.training_memory(LLAMA_7B, 1000, 500, checkpointing=True)
+    assert again.activations < full.activations / 8 and again.head == full.head
+    assert full.peak <= full.total
+
+
+def test_decoding_reads_weights_until_rows_make_it_compute():
+    gpu = costs.GPUS["A100 80GB"]
+    one, many, crowd = (
+        costs.decoding_seconds(LLAMA_7B, 100, 10, rows, gpu) for rows in (1, 8, 4000)
+    )
+    read = (LLAMA_7B.parameters - LLAMA_7B.embedding) * 2 / gpu.bandwidth / 0.7
+    assert one == pytest.approx(10 * read, rel=0.02)
+    assert many < 1.2 * one and crowd > 20 * one
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: costs.adapter_parameters(LLAMA_7B, 0),
+        lambda: costs.adapter_parameters(LLAMA_7B, 4, ["head"]),
+        lambda: costs.training_memory(LLAMA_7B, 10, 20),
+        lambda: costs.training_memory(LLAMA_7B, 10, 5, stage=4),
+        lambda: costs.training_memory(LLAMA_7B, 10, 5, processes=0),
+        lambda: costs.training_seconds(1e12, costs.GPUS["L4"], 1.5),
+        lambda: power_of(0.1, 1.0, 1.0, 0, 4),
+        lambda: power_of(0.1, -1.0, 1.0, 10, 4),
+        lambda: prompts_needed(0.0, 1.0, 1.0, 4),
+        lambda: prompts_needed(0.1, 1.0, 1.0, 4, power=0.01),
+        lambda: prompts_needed(0.1, 0.0, 0.0, 4),
+    ],
+)
+def test_bad_input_is_refused(call):
+    with pytest.raises(InvalidHyperparameterError):
+        call()
+
+
+def test_power_is_the_share_of_simulated_studies_that_find_it():
+    rng = np.random.default_rng(0)
+    between, within, prompts, k, runs = 0.6, 1.0, 80, 4, 4000
+    for difference in (0.0, 0.2, 0.4):
+        mean = difference + between * rng.normal(size=(runs, prompts))
+        noise = rng.normal(size=(2, runs, prompts)) * within / np.sqrt(k)
+        seen = mean + noise[0] - noise[1]
+        z = seen.mean(axis=1) / (seen.std(axis=1, ddof=1) / np.sqrt(prompts))
+        want = power_of(difference, between, within, prompts, k)
+        assert (np.abs(z) > 1.96).mean() == pytest.approx(want, abs=0.025)
+
+
+@pytest.mark.parametrize("difference", [0.05, -0.3, 2.0])
+def test_the_prompts_needed_are_the_fewest(difference):
+    n = prompts_needed(difference, 0.5, 1.0, 8)
+    assert power_of(difference, 0.5, 1.0, n, 8) >= 0.8
+    assert n == 1 or power_of(difference, 0.5, 1.0, n - 1, 8) < 0.8
+
+
+def test_a_wrong_activation_count_would_be_seen():
+    """The planted bug: without the feed-forward layer much more than 10 % is missing."""
+    sized = costs.Architecture.of(models.tiny_lm(300, hidden=64).config)
+    kept = costs.training_memory(sized, 640, 320).activations
+    bug = costs.training_memory(replace(sized, intermediate=0), 640, 320).activations
+    assert bug < 0.7 * kept
