@@ -32,7 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -648,8 +648,6 @@ def choose_job(m: Material) -> dict[str, Any]:
     }
     k = m.study.choose_from
     shape = (-1, k)
-    right = np.array(test.right, float).reshape(shape)
-    sound = np.array(test.sound, float).reshape(shape)
     answers = np.array(test.answers).reshape(shape)
     last = np.flatnonzero(test.whole)
     chances = {"orm": _chances(m, orm, [test.groups[i] for i in last])}
@@ -657,17 +655,13 @@ def choose_job(m: Material) -> dict[str, Any]:
     for name, p in pieces.items():
         for how in ("product", "minimum", "last"):
             chances[f"prm_{name}_{how}"] = _aggregated(p, test, how)
-    chances["answers_checked"], chances["steps_checked"] = right.ravel(), sound.ravel()
-    curves: dict[str, Any] = {}
-    for name, value in chances.items():
-        scores = value.reshape(shape)
-        curves[name] = {
-            what: [float(best_of_n_gold(scores, gold, n).mean()) for n in NS]
-            for what, gold in (("right", right), ("sound", sound))
-        }
+    chances["answers_checked"] = np.array(test.right, float)
+    chances["steps_checked"] = np.array(test.sound, float)
+    judged = _judged(chances, test, k)
+    curves = judged["curves"]
     truth = np.array([p.answer for p in m.problems(m.study.problems, 41)])
     weights = {
-        "majority": np.ones_like(right),
+        "majority": np.ones(answers.shape),
         "majority_orm": chances["orm"].reshape(shape),
         "majority_prm": chances["prm_oracle_product"].reshape(shape),
     }
@@ -683,14 +677,7 @@ def choose_job(m: Material) -> dict[str, Any]:
             for a in (0, 1)
             for b in (0, 1)
         },
-        "auc": {
-            name: {
-                "right": process_rewards.area_under_curve(value, right.ravel() > 0),
-                "sound": process_rewards.area_under_curve(value, sound.ravel() > 0),
-            }
-            for name, value in chances.items()
-            if "checked" not in name
-        },
+        "auc": {name: area for name, area in judged["auc"].items() if "checked" not in name},
         "first_wrong": {name: _finds(p, test) for name, p in pieces.items()},
     }
 
@@ -743,16 +730,27 @@ def generative_job(m: Material) -> dict[str, Any]:
     both = [(question(g), [yes, no]) for g in test.groups]
     logps = score(ResponseScorer(model.eval()), both, 2, m._config(), m.pad).double()
     p = torch.sigmoid(logps[:, 0] - logps[:, 1]).numpy()
-    product = _aggregated(p, test, "product")
-    shape = (-1, m.study.choose_from)
-    right, sound = (np.array(x, float).reshape(shape) for x in (test.right, test.sound))
+    scores = {how: _aggregated(p, test, how) for how in get_args(process_rewards.Aggregate)}
+    return _judged(scores, test, m.study.choose_from) | {"first_wrong": _finds(p, test)}
+
+
+def _judged(scores: Mapping[str, np.ndarray], data: Labelled, n: int) -> dict[str, Any]:
+    """Best of n by each of several scores (R,), and how well it tells right and sound ones."""
+    gold = {"right": np.array(data.right, float), "sound": np.array(data.sound, float)}
     return {
-        "auc": process_rewards.area_under_curve(product, np.array(test.sound)),
-        "curve": {
-            what: [float(best_of_n_gold(product.reshape(shape), gold, n).mean()) for n in NS]
-            for what, gold in (("right", right), ("sound", sound))
+        "curves": {
+            name: {
+                what: [
+                    float(best_of_n_gold(s.reshape(-1, n), g.reshape(-1, n), k).mean()) for k in NS
+                ]
+                for what, g in gold.items()
+            }
+            for name, s in scores.items()
         },
-        "first_wrong": _finds(p, test),
+        "auc": {
+            name: {what: process_rewards.area_under_curve(s, g > 0) for what, g in gold.items()}
+            for name, s in scores.items()
+        },
     }
 
 
