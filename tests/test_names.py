@@ -38,6 +38,7 @@ TWICE = {
     "reinforce_loss": "of a Gymnasium episode; of a group of responses",
     "renewed": "what is stale: of the fronts, of the teaching kit",
     "response_logits": "of packed trees; of plain rows",
+    "settings": "what the runs of each study share",
     "Rollout": "samples of a language model; steps of a Gymnasium environment",
     "Row": "a row of a file; a row of a batch",
     "run": "one run of each study",

@@ -47,6 +47,15 @@ __all__, __getattr__, __dir__ = front(
             "keep_best",
             "module_scorer",
         ],
+        "self_play": [
+            "BoardNetwork",
+            "SelfPlayConfig",
+            "alphazero",
+            "guaranteed",
+            "network_move",
+            "play_game",
+            "searched_move",
+        ],
         "smc": [
             "Particles",
             "exact_smc",

@@ -15,7 +15,7 @@ from irlbook.envs.base import (
 )
 from irlbook.mdp import TabularMDP
 
-__all__ = ["ACTIONS", "ChainEnv", "chain", "cloning_chain"]
+__all__ = ["ACTIONS", "ChainEnv", "chain", "cloning_chain", "combination_lock", "noisy_chain"]
 
 ACTIONS = ("left", "right")
 
@@ -99,6 +99,58 @@ def cloning_chain(recovery: bool = False, *, discount: float = 1.0) -> TabularMD
     dense[off, 1, on if recovery else off] = 1.0
     reward = -dense[:, :, off]
     return TabularMDP.create(dense, reward, start=on, discount=discount)
+
+
+def combination_lock(n_steps: int, n_actions: int = 2, *, discount: float = 0.99) -> TabularMDP:
+    """A lock that opens after `n_steps` right keys in a row; any wrong key begins again.
+
+    States 0 .. n; state s is "s right keys so far", n is terminal. In state s the right key is
+    action s mod n_actions, which leads to s + 1; every other one leads to 0. Opening pays 1. A
+    policy that picks keys at random needs, with A keys,
+
+        A (A^n - 1) / (A - 1)   steps on average,
+
+    exponential in n: the far reward of a problem in which every step must be right.
+
+    Raises: InvalidEnvironmentError, which names the parameter and the mend.
+    """
+    n_steps = checked_int("n_steps", n_steps, 1)
+    n_actions = checked_int("n_actions", n_actions, 2)
+    dense = np.zeros((n_steps + 1, n_actions, n_steps + 1))
+    dense[:, :, 0] = 1.0
+    states = np.arange(n_steps)
+    dense[states, states % n_actions] = np.eye(n_steps + 1)[states + 1]
+    reward = np.zeros((n_steps + 1, n_actions))
+    reward[n_steps - 1, (n_steps - 1) % n_actions] = 1.0
+    return TabularMDP.create(dense, reward, start=0, discount=discount, terminal=[n_steps])
+
+
+def noisy_chain(n_states: int, screens: int, *, discount: float = 0.99) -> TabularMDP:
+    """The chain with a television at its start that shows something else whenever one looks.
+
+    States 0 .. n-1 are the chain of :func:`chain`; states n .. n+screens-1 are the screens.
+    Actions: 0 left, 1 right, 2 watch. Watching, from state 0 or from a screen, leads to a screen
+    drawn at random; elsewhere on the chain it does nothing. From a screen, left and right lead back
+    to state 0. Entering the right end pays 1 and ends the episode; nothing else pays.
+
+    Source of the idea: Burda et al. 2019 (1808.04355), section 5, the "noisy TV".
+
+    Raises: InvalidEnvironmentError, which names the parameter and the mend.
+    """
+    n_states = checked_int("n_states", n_states, 2)
+    screens = checked_int("screens", screens, 1)
+    total = n_states + screens
+    dense = np.zeros((total, 3, total))
+    row = np.arange(n_states)
+    dense[row, 0, np.maximum(row - 1, 0)] = 1.0
+    dense[row, 1, np.minimum(row + 1, n_states - 1)] = 1.0
+    dense[row, 2, row] = 1.0
+    dense[n_states:, :2, 0] = 1.0
+    dense[n_states:, 2, n_states:] = 1.0 / screens
+    dense[0, 2] = dense[n_states, 2]
+    reward = np.zeros((total, 3))
+    reward[n_states - 2, 1] = 1.0
+    return TabularMDP.create(dense, reward, start=0, discount=discount, terminal=[n_states - 1])
 
 
 class ChainEnv(CellsEnv):
