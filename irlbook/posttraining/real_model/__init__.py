@@ -17,6 +17,17 @@ from irlbook._front import front
 __all__, __getattr__, __dir__ = front(
     __name__,
     {
+        "embeddings": [
+            "EmbeddingSettings",
+            "EmbeddingStudy",
+            "agreement",
+            "distances",
+            "linear_share",
+            "make_features",
+            "reduce",
+            "split_pool",
+            "with_linear_gold",
+        ],
         "frontier": [
             "Evaluation",
             "best_of_n_points",
@@ -75,13 +86,6 @@ __all__, __getattr__, __dir__ = front(
             "temperature_bug",
             "tokenizer_facts",
         ],
-        "study": [
-            "RealModelStudy",
-            "largest_gap",
-            "load",
-            "main",
-            "measure_again",
-            "weights_digest",
-        ],
+        "study": ["RealModelStudy", "largest_gap", "measure_again", "weights_digest"],
     },
 )
