@@ -104,3 +104,19 @@ def test_a_machine_repeats_the_beginning_of_the_study():
     stored = reasoning_study.load()
     assert np.abs(np.array(reasoning_study.beginning(0)) - stored["beginning"]).max() < 0.02
     assert all(set(runs) == {"0", "1", "2", "3", "4"} for runs in stored["runs"].values())
+    assert set(stored["runs"]) == set(reasoning_study.JOBS)
+
+
+def test_jobs_that_were_stored_at_different_times_began_at_the_same_models():
+    runs = reasoning_study.load()["runs"]
+    for seed, chosen in runs["choose"].items():
+        told = runs["generative"][seed]["curves"]["last"]  # n = 1: no judge has a say
+        for what in ("right", "sound"):
+            assert told[what][0] == chosen["curves"]["orm"][what][0]
+        first = [runs[f"difficulty, {m}"][seed]["easy"][0] for m in ("grpo", "rloo")]
+        assert first[0] == first[1]
+    for name in reasoning_study.SPURIOUS:
+        for run in runs[f"spurious, {name}"].values():
+            assert len(run["reward"]) == reasoning_study.Study().spurious_iterations
+            if name.startswith("random"):  # 256 coins an iteration: a standard error of 0.03
+                assert abs(np.mean(run["reward"]) - 0.5) < 0.05

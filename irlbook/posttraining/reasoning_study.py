@@ -16,9 +16,8 @@ That takes longer than a chapter may, so the numbers ship with the package. They
 
     python -m irlbook.posttraining.reasoning_study --parts FOLDER
 
-which keeps models and each finished job in FOLDER and goes on where it was killed. `STORED_JOBS`
-are those whose numbers ship; `--jobs` runs the others. `--check` repeats the first steps of one
-seed.
+which keeps models and each finished job in FOLDER and goes on where it was killed; `--jobs` runs
+some of them. `--check` repeats the first steps of one seed.
 """
 
 from __future__ import annotations
@@ -74,7 +73,6 @@ __all__ = [
     "NS",
     "SPURIOUS",
     "STORED",
-    "STORED_JOBS",
     "Study",
     "beginning",
     "choice_data",
@@ -386,12 +384,7 @@ def measured(material: Material, model: Any, key: int = 5) -> dict[str, Any]:
 
 
 def start_job(m: Material) -> dict[str, Any]:
-    texts = [t for row in m.solutions(m.start, m.problems(3, 5), 4, 6) for t in row]
-    return {
-        "careful": measured(m, m.careful),
-        "start": measured(m, m.start),
-        "texts": texts,
-    }
+    return {"careful": measured(m, m.careful), "start": measured(m, m.start)}
 
 
 def _trained(
@@ -790,10 +783,6 @@ JOBS: dict[str, Callable[[Material], dict[str, Any]]] = {
 }
 
 
-STORED_JOBS = ("start", "outcome", "process", "choose", "difficulty, rloo", "difficulty, grpo")
-"""The jobs whose numbers ship with the package."""
-
-
 # The stored result --------------------------------------------------------------------------------
 
 
@@ -821,7 +810,7 @@ def sweep(
     parts: Path | str,
     out: Path | str = STORED,
     study: Study | None = None,
-    jobs: Sequence[str] = STORED_JOBS,
+    jobs: Sequence[str] = tuple(JOBS),
 ) -> dict[str, Any]:
     """Run each job from every seed, and write what was found as one file.
 
@@ -848,7 +837,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", type=Path, help="folder of models and of jobs that are done")
     parser.add_argument("--out", type=Path, default=STORED)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(Study.seeds))
-    parser.add_argument("--jobs", nargs="+", default=list(STORED_JOBS), choices=list(JOBS))
+    parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
     parser.add_argument("--check", action="store_true", help="repeat the first steps of seed 0")
     given = parser.parse_args(arguments)
     if given.check:
