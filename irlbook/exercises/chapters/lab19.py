@@ -146,8 +146,8 @@ def check_check_steps(answer, rng):
             )
 
     while True:  # 5 + 8 carries; the signs differ; the last operation changes the remainder
-        tens, ones, more = 10 * int(rng.integers(1, 2)), *(int(x) for x in rng.integers(5, 9, 2))
-        start, less = tens + ones, int(rng.integers(2, 9))
+        ones, more = (int(x) for x in rng.integers(5, 9, size=2))
+        start, less = 10 + ones, int(rng.integers(2, 9))
         operations = [("+", more), ("-", less), ("+", 1)]
         one, two = start + more, start + more - less
         if ones + more >= 10 and two > 9 and more != ones and less % 5:
