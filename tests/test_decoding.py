@@ -155,7 +155,7 @@ def test_best_reward_at_kl_bounds_every_policy(world):
 def test_outcome_and_expected_tokens():
     lm = random_lm(1)
     log_p = lm.sequence_log_probabilities()
-    found = measure.outcome("x", lm, log_p, random_reward(lm, 1), 2.0, 3.0)
+    found = measure.outcome(lm, log_p, random_reward(lm, 1), 2.0, 3.0)
     assert found.kl == pytest.approx(0) and found.tokens == 5.0
     drawn = lm.sample(20_000, np.random.default_rng(0))
     assert measure.expected_tokens(lm) == pytest.approx(
@@ -341,8 +341,6 @@ def test_the_normaliser_is_unbiased_over_all_outcomes(n, twist):
         / beta,
     }[twist]
     for proposal in (None, smc.twisted_proposal(lm, scores)):
-        if twist == "wild" and proposal is not None and proposal.min() <= 0:
-            continue
         chance, z = smc.exact_smc(lm, scores, n, proposal=proposal)
         # On whole responses the twist is r / beta divided by nothing: the last weight mends all.
         assert chance.sum() == pytest.approx(1, abs=1e-12)
@@ -351,22 +349,22 @@ def test_the_normaliser_is_unbiased_over_all_outcomes(n, twist):
             assert np.abs(chance - np.exp(target)).max() < 1e-12
 
 
-def test_resampling_by_the_wrong_score_is_told_by_the_same_check():
-    """The planted bug: weights psi(s a) that are not divided by psi(s)."""
+def test_weights_that_are_not_divided_by_the_twist_before_are_told(monkeypatch):
+    """The planted bug: weights psi(s a) in the place of psi(s a) / psi(s)."""
     lm = random_lm(7, tokens=3, length=2)
     r, beta = random_reward(lm, 7), 0.8
+    log_z = tilted(lm.sequence_log_probabilities(), r, beta)[1]
     scores = ps.mean_values(lm, r) / beta
-    logs = smc.incremental_weights(lm, scores, lm.policy)
-    wrong = np.where(lm.children >= 0, scores[lm.children], 0.0)
-    live = lm.children[:, 0] >= 0
-    assert np.abs(logs - wrong)[live].max() > 0.1
-    total = np.zeros(len(lm.responses))
-    for k, response in enumerate(lm.responses):  # one particle: the product of weights along y
-        state = 0
-        for token in lm.prefixes[response, : lm.lengths[response]]:
-            total[k] += wrong[state, token]
-            state = lm.children[state, token]
-    assert np.abs(np.exp(total) @ np.exp(lm.sequence_log_probabilities()) - 1) > 0.01
+    assert smc.exact_smc(lm, scores, 2)[1].sum() == pytest.approx(np.exp(log_z))
+    right = smc.incremental_weights
+
+    def wrong(model, twists, proposal):
+        before = np.where(model.children[:, 0] >= 0, twists, 0.0)
+        before[0] = 0.0
+        return right(model, twists, proposal) + before[:, None]
+
+    monkeypatch.setattr(smc, "incremental_weights", wrong)
+    assert abs(smc.exact_smc(lm, scores, 2)[1].sum() / np.exp(log_z) - 1) > 0.01
 
 
 def test_simulated_smc_is_the_exact_one():
@@ -500,6 +498,14 @@ def test_puct_by_hand():
     assert mcts.puct(node, 2.0) == pytest.approx(want, abs=1e-6)
 
 
+def test_a_search_is_stopped_before_a_walk_and_also_before_the_first():
+    game, rng = games.NoughtsAndCrosses(), np.random.default_rng(1)
+    for walks in (0, 3):
+        stop = iter([False] * walks + [True]).__next__
+        root = mcts.search(game, games.START, mcts.uniform_rollouts(game, rng), 10, stop=stop)
+        assert root.visits.sum() == walks
+
+
 def test_search_refuses():
     game = games.NoughtsAndCrosses()
     full = (1, -1, 1, 1, -1, -1, -1, 1, 1)
@@ -526,7 +532,7 @@ def test_the_tree_writes_what_the_verifiers_read(problem):
     assert tree.text(careful) == arithmetic.solve(problem)
     assert tree.result(careful) == 1.0 and tree.sound_so_far((0, 0))
     assert not tree.sound_so_far((0, 3)) and not tree.sound_so_far((2,))
-    assert step_tree.StepTree(problem, process=True).result((3, 4, 0)) == 0.0
+    assert tree.result((3, 4, 0)) == 1.0 and tree.lucky((3, 4, 0))  # the two mistakes cancel
     chances = tree.prior(())
     assert chances.sum() == pytest.approx(1) and chances[0] == chances.max()
 
@@ -557,6 +563,12 @@ def test_searches_keep_the_budget_and_return_what_is_accepted(problem, method):
     assert hits and all(tree.result(f.state) == 1.0 for f in hits)
     if method == "step_by_step":
         assert not any(tree.lucky(f.state) for f in hits)
+
+
+def test_a_tree_search_that_is_right_at_once_writes_one_solution(problem):
+    tree = step_tree.StepTree(problem, step_tree.Writer(1.0, 0.0, 0.0, 0.0))
+    found = step_tree.tree_search(tree, 40, np.random.default_rng(0))
+    assert found == step_tree.Found((0, 0, 0), 3)
 
 
 def test_writer_refuses():

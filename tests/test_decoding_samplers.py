@@ -19,6 +19,7 @@ from irlbook.lm.sampling import sample
 from irlbook.lm.tokenization import encode_prompt, pad_id, stop_ids
 from irlbook.lm.trees import collate
 from irlbook.posttraining import book_models
+from irlbook.posttraining.reward_model import RewardScorer
 from irlbook.posttraining.stored_runs import StoredRuns
 from irlbook.tasks import reviews
 
@@ -128,7 +129,7 @@ def test_rules_of_selection():
 def test_module_scorer_is_the_module_row_by_row(world):
     _, tokenizer, prompts, _ = world
     model, _ = models.load_reward_model(book_models.folder(0), "cpu", new_head=True, seed=1)
-    module = study.TokenValues(model, last=True).eval()
+    module = RewardScorer(model, "last").eval()
     groups = [(list(prompts[0]), [[5, 6], [7], [8, 9, 10]]), (list(prompts[1]), [[11]] * 20)]
     found = module_scorer(module, pad_id(tokenizer), rows=2)(groups)
     assert [len(x) for x in found] == [3, 20]
@@ -197,6 +198,26 @@ def test_the_start_of_the_study_made_anew():
 class _Zero(torch.nn.Module):
     def forward(self, tree):
         return torch.zeros(len(tree.lengths))
+
+
+def test_a_value_of_each_token_ends_with_that_of_the_last(world):
+    _, tokenizer, prompts, _ = world
+    model, _ = models.load_reward_model(book_models.folder(0), "cpu", new_head=True, seed=1)
+    tree = collate([(list(prompts[0]), [[5, 6], [7, 8, 9]])], pad_id(tokenizer))
+    with torch.no_grad():
+        every = study.TokenValues(model).eval()(tree)
+        last = RewardScorer(model, "last").eval()(tree)
+    assert every.shape == (5,) and torch.allclose(every[[1, 4]], last, atol=1e-6)
+
+
+def test_the_check_compares_with_what_is_stored(monkeypatch, capsys):
+    monkeypatch.setattr(study.Scorers, "proxy", _Zero())
+    stored = StoredRuns(study.NAME, study.settings(study.Study()), here=()).stored("start", 0)
+    monkeypatch.setattr(study, "CHECKED", ("start",))
+    assert study.main(["--check"]) == int(abs(stored["proxy"]) >= 0.1)  # gold is the same
+    assert "largest difference" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        study.main([])
 
 
 def test_every_condition_is_stored_for_every_seed():

@@ -70,6 +70,7 @@ __all__, __getattr__, __dir__ = front(
             "Scorers",
             "Study",
             "TokenValues",
+            "check",
             "main",
             "record",
             "run",

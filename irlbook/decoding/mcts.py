@@ -104,7 +104,7 @@ def search(
     Args:
         state: a position that is not over.
         evaluate: asked once for each new position. c: how much to explore, in units of value.
-        stop: asked before each walk but the first; true ends the search.
+        stop: asked before each walk; true ends the search. A root without any walk has no shares.
 
     Raises:
         InvalidHyperparameterError: no simulation, a negative c, or a game that is over.
@@ -118,8 +118,8 @@ def search(
         raise InvalidHyperparameterError("the game is over at the root; nothing is to be searched.")
     root, _ = _new(game, state, evaluate)
     sign = -1.0 if game.alternating else 1.0
-    for walk in range(simulations):
-        if walk and stop is not None and stop():
+    for _ in range(simulations):
+        if stop is not None and stop():
             break
         node, path = root, []
         while True:

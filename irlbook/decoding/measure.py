@@ -31,14 +31,12 @@ class Outcome:
     """One method at one setting.
 
     Attributes:
-        name: of the method.
         reward: its expected reward.
         kl: KL(method || reference), nats per response.
         entropy: of its responses, in nats: exp of it is an effective number of responses.
         generated, scored: expected tokens for one response.
     """
 
-    name: str
     reward: float
     kl: float
     entropy: float
@@ -52,7 +50,6 @@ class Outcome:
 
 
 def outcome(
-    name: str,
     lm: EnumerableLM,
     log_p: np.ndarray,
     response_reward: np.ndarray,
@@ -66,7 +63,6 @@ def outcome(
         generated, scored: expected tokens, from the method's own file.
     """
     return Outcome(
-        name,
         expectation(log_p, response_reward),
         kl_from_logps(log_p, lm.sequence_log_probabilities()),
         entropy_from_logps(log_p),

@@ -51,15 +51,12 @@ class StepTree:
 
     Args:
         problem: a word problem. writer: the chances of each choice.
-        process: judge whole solutions by every step, and not by the answer alone.
     """
 
     alternating = False
 
-    def __init__(
-        self, problem: Problem, writer: Writer | None = None, *, process: bool = False
-    ) -> None:
-        self.problem, self.writer, self.process = problem, writer or Writer(), process
+    def __init__(self, problem: Problem, writer: Writer | None = None) -> None:
+        self.problem, self.writer = problem, writer or Writer()
 
     def moves(self, state: State) -> tuple[int, ...]:
         """Places in `CHOICES` that are possible at the next operation."""
@@ -73,8 +70,7 @@ class StepTree:
         """1 or 0 once all operations are done, by the verifier; None before."""
         if len(state) < len(self.problem.operations):
             return None
-        found = check(self.problem, self.text(state))
-        return float(found.sound if self.process else found.answer_right)
+        return float(answer_is_right(self.problem, self.text(state)))
 
     def prior(self, state: State) -> np.ndarray:
         """The writer's chances of the possible choices."""

@@ -9,7 +9,8 @@ may, so its result ships with the package, and this is how it was made:
 
     python -m irlbook.decoding.study --parts FOLDER
 
-A run that was killed goes on where it stopped.
+A run that was killed goes on where it stopped; `--check` makes some runs anew and compares them
+with what is stored.
 """
 
 from __future__ import annotations
@@ -40,25 +41,35 @@ from irlbook.lm.logprobs import hidden_states
 from irlbook.lm.sampling import Samples
 from irlbook.lm.tokenization import decode, encode_prompt
 from irlbook.lm.trees import Group, Tree
-from irlbook.posttraining import pipeline, reward_model
+from irlbook.posttraining import reward_model
 from irlbook.posttraining.configs import RaftConfig
 from irlbook.posttraining.over_optimization import RewardEnsemble
 from irlbook.posttraining.over_optimization_study import Condition, Material
 from irlbook.posttraining.raft import raft
 from irlbook.posttraining.reward_model import RewardScorer, response_places
-from irlbook.posttraining.rollouts import PolicyScorer, Sampler, built_in, draw
+from irlbook.posttraining.rollouts import (
+    PolicyScorer,
+    Sampler,
+    built_in,
+    draw,
+    draw_prompts,
+    kl_to,
+    rewards_of,
+)
 from irlbook.posttraining.stored_runs import RESULTS, StoredRuns, bundle
 from irlbook.tasks import reviews
 from irlbook.training.config import TrainingConfig
 from irlbook.training.loop import Batch, Objective, token_scores, train
 
 __all__ = [
+    "CHECKED",
     "CONDITIONS",
     "CountedSampler",
     "NAME",
     "Scorers",
     "Study",
     "TokenValues",
+    "check",
     "main",
     "record",
     "run",
@@ -91,6 +102,17 @@ CONDITIONS = (
     "expert iteration, 8",
 )
 
+CHECKED = (
+    "start",
+    "best of n, 8",
+    "guided, whole, 4",
+    "guided, partial, 4",
+    "guided, value, 4",
+    "blocks, value",
+    "smc, value, 0.5",
+)
+"""What `--check` makes anew: each scorer and each kind of search, in about two minutes."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -111,23 +133,18 @@ class Study:
 
 
 class TokenValues(nn.Module):
-    """A value of the prefix that ends at each response token, from a sequence classifier.
+    """(N,) a value of the prefix that ends at each response token, from a sequence classifier.
 
-    Args:
-        model: as for `RewardScorer`.
-        last: give (R,) the value at the last token; else (N,) those of all.
+    `RewardScorer` with the pooling "last" gives the value at the last token alone.
     """
 
-    def __init__(self, model: nn.Module, *, last: bool = False) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model: Any = model
-        self.last = last
 
     def forward(self, tree: Tree) -> Tensor:
-        places = response_places(tree)
-        if self.last:
-            places = places[tree.lengths.cumsum(0) - 1]
-        return self.model.score(hidden_states(self.model, tree)[places]).squeeze(-1).float()
+        states = hidden_states(self.model, tree)[response_places(tree)]
+        return self.model.score(states).squeeze(-1).float()
 
 
 def value_objective() -> Objective:
@@ -171,9 +188,7 @@ class Scorers:
     @property
     def prompts(self) -> list[str]:
         """Those that are asked."""
-        every = self.material.prompts
-        rng = np.random.default_rng([self.seed, 20])
-        return [every[i] for i in rng.choice(len(every), self.study.prompts, replace=False)]
+        return draw_prompts(self.material.prompts, self.study.prompts, [self.seed, 20])
 
     @cached_property
     def proxy(self) -> nn.Module:
@@ -192,10 +207,9 @@ class Scorers:
     @cached_property
     def partial(self) -> nn.Module:
         """Bradley-Terry on truncated pairs: the same labels, as many steps."""
-        m, rng = self.material, np.random.default_rng([self.seed, 15, 0])
-        coded = pipeline.encode(reviews.preferences(1_500, rng), m.tokenizer, 512).groups
-        pairs = truncated(coded, m.study.reward_epochs, np.random.default_rng([self.seed, 21]))
-        scorer = RewardScorer(_fresh(m), "last")
+        m, rng = self.material, np.random.default_rng([self.seed, 21])
+        pairs = truncated(m.pairs(), m.study.reward_epochs, rng)
+        scorer = RewardScorer(m.fresh(), "last")
         train(scorer, pairs, reward_model.objective(), self._training(1), pad_id=m.pad)
         ensemble = RewardEnsemble([scorer.eval()]).standardise(m.drawn, m.scoring, m.pad)
         return ensemble.eval().requires_grad_(False)
@@ -212,7 +226,7 @@ class Scorers:
         config = self._training(s.value_epochs)
         extra = {"target": rewards}
         train(TokenValues(model), groups, value_objective(), config, extra=extra, pad_id=m.pad)
-        return TokenValues(model, last=True).eval().requires_grad_(False)
+        return RewardScorer(model, "last").eval().requires_grad_(False)
 
     @cached_property
     def expert(self) -> tuple[Any, int]:
@@ -249,17 +263,6 @@ class Scorers:
             batch_size=32,
             seed=self.seed,
         )
-
-
-def _fresh(material: Material) -> nn.Module:
-    """A reward model as the proxy began: the start with a new head."""
-    from irlbook.lm import models
-    from irlbook.posttraining import book_models
-
-    folder = book_models.folder(material.base, material.profile)
-    return models.load_reward_model(
-        folder, material.profile.device, new_head=True, seed=100 * material.seed
-    )[0]
 
 
 class CountedSampler:
@@ -337,24 +340,28 @@ def record(scorers: Scorers, policy: Any, sampler: Sampler) -> dict[str, float]:
         max_new_tokens=s.max_new_tokens,
         sampler=sampler,
     )
-    proxy = torch.cat(module_scorer(scorers.proxy, m.pad)(drawn.groups))
-    base = float(token_scores(PolicyScorer(m.model), drawn.groups, m.scoring, m.pad).sum())
+    asked = (prompts, drawn, m.tokenizer, m.scoring)
+    proxy, gold = rewards_of(scorers.proxy, *asked), rewards_of(_gold, *asked)
+    base = token_scores(PolicyScorer(m.model), drawn.groups, m.scoring, m.pad)
     texts = [[decode(m.tokenizer, y) for y in ys] for _, ys in drawn.groups]
-    gold = [reviews.gold(x, y) for x, ys in zip(prompts, texts, strict=True) for y in ys]
     n = len(drawn.ended)
-    own = float(drawn.token_logps.double().sum())
+    searched = isinstance(sampler, PopulationSampler)  # a search has no log-probability of its own
     counted: Any = sampler
     return {
         "proxy": float(proxy.double().mean()),
-        "gold": float(np.mean(gold)),
-        "surprise": -base / n,
-        "kl": (own - base) / n if not isinstance(sampler, PopulationSampler) else float("nan"),
+        "gold": float(gold.mean()),
+        "surprise": -float(base.double().sum()) / n,
+        "kl": float("nan") if searched else kl_to(base, drawn),
         "distinct": float(np.mean([_distinct(ys) for ys in texts])),
         "generated": counted.generated / n,
         "scored": counted.scored / n,
         "length": float(np.mean([len(y) for y in drawn.responses])),
         "ended": float(np.mean(drawn.ended)),
     }
+
+
+def _gold(prompts: list[str], responses: list[str]) -> list[float]:
+    return [reviews.gold(x, y) for x, y in zip(prompts, responses, strict=True)]
 
 
 def _distinct(texts: Sequence[str]) -> float:
@@ -366,11 +373,18 @@ def _distinct(texts: Sequence[str]) -> float:
 def main(arguments: Sequence[str] | None = None, study: Study | None = None) -> int:
     """Make all runs and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--parts", required=True, help="folder in which each run is kept")
+    parser.add_argument("--parts", help="folder in which each run is kept")
     parser.add_argument("--out", default=str(RESULTS / f"{NAME}.json"))
     parser.add_argument("--seeds", type=int, nargs="*", help="only these, and write no file")
+    parser.add_argument("--check", action="store_true", help="make some runs anew, and compare")
     given = parser.parse_args(arguments)
     study = study or Study()
+    if given.check:
+        worst = check(study)
+        print(f"largest difference from what is stored: {worst:.2g}")
+        return int(not worst < 0.1)
+    if given.parts is None:
+        parser.error("--parts is needed: the folder in which each run is kept")
     runs = StoredRuns(NAME, settings(study), parts=given.parts)
     for seed in given.seeds or study.seeds:
         scorers = Scorers(seed, study)
@@ -380,6 +394,20 @@ def main(arguments: Sequence[str] | None = None, study: Study | None = None) -> 
     if not given.seeds:
         bundle(given.parts, given.out)
     return 0
+
+
+def check(study: Study) -> float:
+    """Make `CHECKED` of the first seed anew: the largest change of a mean proxy or gold.
+
+    On the machine that made them it is 0 to five digits; elsewhere rounding may change a sample.
+    """
+    stored, scorers = StoredRuns(NAME, settings(study), here=()), Scorers(study.seeds[0], study)
+    gaps = []
+    for condition in CHECKED:
+        now, then = run(scorers, condition), stored.stored(condition, scorers.seed)
+        gaps += [abs(now[name] - then[name]) for name in ("proxy", "gold")]
+        print(f"{condition}: proxy {now['proxy']:.4f}, gold {now['gold']:.4f}", file=sys.stderr)
+    return float(np.max(gaps))
 
 
 def _made(scorers: Scorers, condition: str) -> Callable[[], dict[str, float]]:

@@ -198,27 +198,36 @@ class Material:
             tensorboard=False,
         )
 
+    def pairs(self, n: int = 1_500, labels: int = 0) -> list[Group]:
+        """(prompt, [preferred, other]) of n labelled pairs; `labels` are others altogether."""
+        rng = np.random.default_rng([self.seed, 15, labels])
+        return pipeline.encode(reviews.preferences(n, rng), self.tokenizer, 512).groups
+
+    def fresh(self, member: int = 0, head: int | None = None) -> nn.Module:
+        """A reward model before any training: a start with a new head, drawn from the seed `head`.
+
+        Args:
+            member: which start, counted from the seed's own. head: None is that of `trained()`.
+        """
+        folder = book_models.folder((self.base + member) % len(book_models.SEEDS), self.profile)
+        head = 100 * self.seed if head is None else head
+        return models.load_reward_model(folder, self.profile.device, new_head=True, seed=head)[0]
+
     def trained(
         self, pairs: int = 1_500, pooling: Pooling = "sum", member: int = 0, labels: int = 0
     ) -> nn.Module:
         """A reward model. `member` is another start and head, `labels` other pairs altogether."""
         key = (pairs, pooling, member, labels)
         if key not in self._rewards:
-            rng = np.random.default_rng([self.seed, 15, labels])
-            coded = pipeline.encode(reviews.preferences(pairs, rng), self.tokenizer, 512).groups
-            base = (self.base + member) % len(book_models.SEEDS)
             head = 100 * self.seed + 10 * labels + member
-            folder = book_models.folder(base, self.profile)
-            model, _ = models.load_reward_model(
-                folder, self.profile.device, new_head=True, seed=head
-            )
-            scorer = RewardScorer(model, pooling)
+            scorer = RewardScorer(self.fresh(member, head), pooling)
             config = TrainingConfig(
                 **asdict(self.scoring) | {"learning_rate": self.study.reward_rate * self.faster},
                 epochs=self.study.reward_epochs,
                 batch_size=32,
                 seed=head,
             )
+            coded = self.pairs(pairs, labels)
             train(scorer, coded, reward_model.objective(), config, pad_id=self.pad)
             self._rewards[key] = scorer.eval().requires_grad_(False)
         return self._rewards[key]

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -68,6 +68,7 @@ __all__ = [
     "rewards_of",
 ]
 
+_T = TypeVar("_T")
 OLDEST_VLLM = "0.29.0"  # 0.28 leaves a head that is tied to the embedding as it was
 STALE = 0.1  # nats a token between sampler and policy, on average, that rounding may explain
 
@@ -379,7 +380,7 @@ def as_gold() -> Iterator[None]:
         raise RewardError(f"gold, which is only measured: {error}") from error
 
 
-def draw_prompts(prompts: Sequence[Prompt], most: int | None, seed: int) -> list[Prompt]:
+def draw_prompts(prompts: Sequence[_T], most: int | None, seed: int | Sequence[int]) -> list[_T]:
     """`most` different prompts, from the seed; all of them if there are no more, or for None."""
     if most is None or most >= len(prompts):
         return list(prompts)
