@@ -195,16 +195,18 @@ def check_guided(answer, rng):
     lm, _ = random_tree(rng, int(rng.integers(3, 5)))
     scores, weight = rng.normal(size=lm.n_states), float(rng.uniform(1.5, 3.0))
     live = lm.children[:, 0] >= 0
-    given = lm.policy, lm.children
+    policy = lm.policy.copy()
+    policy[~live] = rng.dirichlet(np.ones(policy.shape[1]), size=(~live).sum())  # to be kept
+    given = policy, lm.children
 
     def rows(logits):
-        found = lm.policy.copy()
+        found = policy.copy()
         z = np.exp(logits - logits.max(axis=1, keepdims=True))
         found[live] = z / z.sum(axis=1, keepdims=True)
         return found
 
     log_p, after = np.log(lm.policy[live]), scores[lm.children[live]]
-    want = guided.guided_policy(lm, scores, weight)
+    want = np.where(live[:, None], guided.guided_policy(lm, scores, weight), policy)
     got = answer(*given, scores, weight)
     expect_close(
         got,
@@ -219,15 +221,13 @@ def check_guided(answer, rng):
             "pi is raised to the power w, too": lambda: rows(weight * (log_p + after)),
             "probabilities and scores are added": lambda: rows(lm.policy[live] + weight * after),
             "the sign is turned": lambda: rows(log_p - weight * after),
-            "it looks at the prefix before the token: nothing changes": lm.policy,
+            "it looks at the prefix before the token: nothing changes": policy,
             "the rows of whole responses changed": lambda: (
                 np.where(live[:, None], want, got)
                 if np.shape(got) == want.shape and np.allclose(np.asarray(got)[live], want[live])
                 else None
             ),
-            "it takes the best token only": lambda: np.where(
-                live[:, None], _one_hot(want), lm.policy
-            ),
+            "it takes the best token only": lambda: np.where(live[:, None], _one_hot(want), policy),
         },
     )
     expect_close(
@@ -239,7 +239,7 @@ def check_guided(answer, rng):
     )
     expect_close(
         answer(*given, scores, 0.0),
-        lm.policy,
+        policy,
         what="the result for the weight 0",
         property="without weight it is the language model itself",
         hint="what remains of the formula?",

@@ -76,6 +76,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("    return q", "    q[~live] = 0.0\n    return q"),
             "rows of whole responses changed",
         ),
+        "whole rows uniform": (
+            Edit("    return q", "    q[~live] = 1 / policy.shape[1]\n    return q"),
+            "rows of whole responses changed",
+        ),
         "best token": (
             Edit(_Q, "q[live] = np.eye(policy.shape[1])[logits.argmax(axis=1)]"),
             "best token only",
