@@ -260,6 +260,7 @@ def check_check_steps(answer, rng):
         ("Answer:", [1, 1, 1]),
         (f"Answer:{three % 5}.0", [1, 1, 1]),
         (f"Answer:{three}", [1, 1, 1]),
+        ("Answer:\u00b2", [1, 1, 1]),  # isdigit() says yes to this power, and int() fails
         (f"{a};Answer:{(three + 1) % 5}", [1, 1, 1, 0]),
         (f"{a};so", [1, 1, 1, 0, 0]),
     ):
@@ -307,7 +308,7 @@ register(
         hints=(
             "Remove all blanks, split at ';', and take the answer off first.",
             "`piece.partition('=')`, then split the left side at the operation's sign; "
-            "`str.isdigit()` says whether int() is safe.",
+            "`str.isdecimal()` says whether int() is safe.",
             "Carry the true value along, and a flag that stays False once it is False.",
         ),
         check=check_check_steps,

@@ -43,7 +43,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "labels|answer",
         ),
         "first digit": (
-            Edit("said.isdigit() and int(said)", "said[:1].isdigit() and int(said[0])"),
+            Edit("said.isdecimal() and int(said)", "said[:1].isdecimal() and int(said[0])"),
             "nothing else stands behind|blanks",
         ),
         "remainder of what is said": (
@@ -52,11 +52,12 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
         "a float will do": (
             Edit(
-                "said.isdigit() and int(said) == true",
-                'said.replace(".", "").isdigit() and float(said) == true',
+                "said.isdecimal() and int(said) == true",
+                'said.replace(".", "").isdecimal() and float(said) == true',
             ),
             "nothing else stands behind",
         ),
+        "powers are digits": (Edit("said.isdecimal()", "said.isdigit()"), "without an error"),
         "always five": (Edit("true % modulus", "true % 5"), "modulus"),
         "missing steps": (
             Edit(" and len(labels) == len(operations)", ""),
