@@ -258,6 +258,7 @@ def check_check_steps(answer, rng):
     for tail, labels in (
         (f"{a} or {three}", [1, 1, 1]),
         ("Answer:", [1, 1, 1]),
+        (f"{a}.", [1, 1, 1]),
         (f"Answer:{three % 5}.0", [1, 1, 1]),
         (f"Answer:{three}", [1, 1, 1]),
         ("Answer:\u00b2", [1, 1, 1]),  # isdigit() says yes to this power, and int() fails
@@ -647,6 +648,14 @@ def check_choose(answer, rng):
         ask(heavy, [1, 1, 1, 2], how, texts[how], "one heavy candidate against three light ones")
     several = [[0.9], [0.8, 0.9], [0.85, 0.9]]
     ask(several, [3, 1, 1], "vote", texts["vote"], "add the products of those that agree")
+    for how in ("product", "minimum", "vote"):
+        ask(
+            [[0.0, 1.4], [0.3, 0.8]],
+            [1, 2],
+            how,
+            texts[how],
+            "a single score of 0 makes the product 0, and so the minimum",
+        )
     for how in ("product", "minimum", "last"):
         ask(
             [[0.4, 0.5], [0.5, 0.8], [0.5, 0.8], [0.5, 0.8]],

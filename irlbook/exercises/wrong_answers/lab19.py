@@ -57,6 +57,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "nothing else stands behind",
         ),
+        "a full stop passes": (
+            Edit("    value, labels, fine", '    said = said.rstrip(".")\n    value, labels, fine'),
+            "nothing else stands behind",
+        ),
         "powers are digits": (Edit("said.isdecimal()", "said.isdigit()"), "without an error"),
         "always five": (Edit("true % modulus", "true % 5"), "modulus"),
         "missing steps": (
@@ -314,6 +318,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "geometric mean": (
             Edit("np.prod)", "lambda s: np.prod(s) ** (1 / len(s)))"),
             "largest product",
+        ),
+        "zeros are left out": (
+            Edit("np.prod)", "lambda s: np.prod(s[s > 0]))"),
+            "largest product|sum of products",
         ),
         "maximum": (Edit("np.min,", "np.max,"), "largest minimum"),
         "first score": (Edit("scores[i][-1]", "scores[i][0]"), "largest last"),
