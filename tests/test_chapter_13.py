@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
 
 from irlbook.errors import SamplingError
 from irlbook.lm.enumerable import EnumerableLM, kl_from_logps
@@ -450,3 +451,18 @@ def scores_of_tokens(lm, ids):
             rows.append(row.ravel())
             prefix = lm.children[prefix, token]
     return np.array(rows)
+
+
+@pytest.mark.parametrize("first", [0.05, 20.0])
+def test_eq_13_21_the_adapted_price_rests_where_the_optimum_has_the_target_kl(lm, reward, first):
+    """From either side, against a root finder; no step changes the price by more than 2 %."""
+    log_ref, target, price = lm.sequence_log_probabilities(), 0.3, first
+
+    def distance(beta):
+        return kl_from_logps(lm.kl_optimum(reward, beta).log_probabilities, log_ref)
+
+    for _ in range(600):
+        factor = 1 + 0.1 * np.clip(distance(price) / target - 1, -0.2, 0.2)
+        assert 0.98 <= factor <= 1.02
+        price *= factor
+    assert price == pytest.approx(brentq(lambda b: distance(b) - target, 0.01, 50), rel=1e-6)

@@ -236,6 +236,7 @@ OPTIMA = {
         lambda p: logit((p - E) / (1 - 2 * E)),
     ),
     "ipo": (lambda x, z: dpo.ipo_loss(x, z, 1.0), lambda p: p - 0.5),
+    "exo": (lambda x, z: dpo.exo_loss(x, z, 1.0, E), lambda p: (2 * p - 1) * math.log((1 - E) / E)),
     "rso": (lambda x, z: dpo.rso_loss(x, z, 1.0), lambda p: math.copysign(1.0, p - 0.5)),
 }
 

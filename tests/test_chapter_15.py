@@ -9,6 +9,7 @@ from torch import nn
 from irlbook.lm.enumerable import EnumerableLM
 from irlbook.lm.trees import collate
 from irlbook.posttraining import over_optimization as oo
+from irlbook.posttraining.advpo import penalised_rewards
 from irlbook.posttraining.goodhart import (
     World,
     exact_best_of_n_curve,
@@ -157,3 +158,16 @@ def test_eq_15_11_length_control_maximises_the_likelihood():
         total += (y * logits - np.logaddexp(0, logits)).sum(-1)
     best = a.ravel()[total.argmax()]
     assert got == pytest.approx(1 / (1 + np.exp(-best)), abs=0.015)
+
+
+def test_eq_15_12_the_worst_mean_of_the_ellipsoid_is_the_estimate_less_its_norm():
+    """The inner minimum by a search over directions; AdvPO's file is tested in test_advpo.py."""
+    rng = np.random.default_rng(0)
+    estimate, away, half = rng.normal(size=2), rng.normal(size=2), rng.normal(size=(2, 2))
+    covariance, radius = half @ half.T + 0.1 * np.eye(2), 1.7
+    angle = np.linspace(0, 2 * np.pi, 100_001)
+    edge = radius * np.linalg.cholesky(covariance) @ np.stack([np.cos(angle), np.sin(angle)])
+    worst = ((estimate[:, None] + edge) * away[:, None]).sum(axis=0).min()
+    features = np.stack([np.zeros(2), away])
+    charged = penalised_rewards(features, estimate, covariance, radius, np.zeros(2))
+    assert charged == pytest.approx([0.0, worst], abs=1e-6)

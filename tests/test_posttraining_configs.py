@@ -36,7 +36,7 @@ OWNED = [
 SIMPO = PreferenceConfig("simpo")
 CHOICES = {
     RewardConfig: ("bt", "classification"),
-    PreferenceConfig: ("dpo", "robust", "ipo", "rso", "slic", "simpo", "kto"),
+    PreferenceConfig: ("dpo", "robust", "exo", "ipo", "rso", "slic", "simpo", "kto"),
     OnlineConfig: tuple(configs.METHODS),
 }
 

@@ -68,6 +68,12 @@ LOSSES = {
         0.3 * (-0.9 * s(-H) - 0.1 * s(H)) / 0.8,
         -0.3 * (-0.9 * s(-H) - 0.1 * s(H)) / 0.8,
     ),
+    "exo": (
+        lambda p, r: dpo.exo_loss(p, r, 0.3, 0.1),
+        s(H) * np.log(s(H) / 0.9) + s(-H) * np.log(s(-H) / 0.1),
+        0.3 * s(H) * s(-H) * (H - np.log(9)),
+        -0.3 * s(H) * s(-H) * (H - np.log(9)),
+    ),
     "ipo": (
         lambda p, r: dpo.ipo_loss(p, r, 0.3),
         (H / 0.3 - 1 / 0.6) ** 2,
@@ -232,6 +238,8 @@ def test_each_optimum_of_the_table(beta):
 
     noisy_dpo = best(labels_disagree(lambda p: dpo.dpo_loss(p, zero, beta)))
     assert noisy_dpo == pytest.approx(math.log(4), abs=1e-4)  # the log-odds of the preference
+    noisy_exo = best(labels_disagree(lambda p: dpo.exo_loss(p, zero, beta, 0.1)))
+    assert noisy_exo == pytest.approx(2 * math.log(9) * (0.8 - 0.5), abs=1e-4)
     noisy_ipo = best(labels_disagree(lambda p: dpo.ipo_loss(p, zero, beta)))
     assert noisy_ipo == pytest.approx(0.8 - 0.5, abs=1e-6)
     unsure = best(labels_disagree(lambda p: dpo.robust_dpo_loss(p, zero, beta, 0.15)))
@@ -250,6 +258,17 @@ def test_robust_dpo_is_dpo_on_clean_labels_in_expectation_and_conservative_is_no
     torch.testing.assert_close(robust, clean)
     conservative = over_flips(lambda p, r: dpo.dpo_loss(p, r, 0.3, 0.2))
     assert (conservative - clean).abs().min() > 1e-3
+
+
+def test_exo_is_the_reverse_of_the_kl_that_conservative_dpo_lowers():
+    policy, reference = random_pairs()
+    chance = torch.sigmoid(dpo.preference_logit(policy, reference, 0.3))
+    model, label = (torch.stack([q, 1 - q], dim=1) for q in (chance, torch.full_like(chance, 0.9)))
+    reverse = (model * (model / label).log()).sum(dim=1)
+    torch.testing.assert_close(dpo.exo_loss(policy, reference, 0.3, 0.1), reverse)
+    forward = (label * (label / model).log()).sum(dim=1)
+    entropy = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)
+    torch.testing.assert_close(dpo.dpo_loss(policy, reference, 0.3, 0.1) - entropy, forward)
 
 
 def test_ipo_by_length_is_another_loss():
@@ -447,6 +466,11 @@ REFUSED = {
     "slic": (lambda: dpo.slic_loss(TWO, -1.0), InvalidHyperparameterError, "negative"),
     "simpo": (lambda: dpo.simpo_loss(TWO, TWO + 1, 2, -1), InvalidHyperparameterError, "margin"),
     "no token": (lambda: dpo.simpo_loss(TWO, TWO), ResponseError, "end token"),
+    "label without doubt": (
+        lambda: dpo.exo_loss(TWO, TWO, 1, 0.0),
+        InvalidHyperparameterError,
+        "label_smoothing",
+    ),
     "lengths": (lambda: dpo.ipo_loss(TWO, TWO, 1, TWO[0]), ShapeError, "lengths"),
     "kto labels": (lambda: dpo.kto_loss(TWO[:, 0], TWO[:, 0], TWO[:, 0], 0), ShapeError, "labels"),
     "kto weight": (

@@ -146,6 +146,6 @@ def test_what_is_said_not_to_be_taught_is_not_in_the_text_of_a_chapter():
         for cell in nbformat.read(path, as_version=4).cells
         if cell.cell_type == "markdown" and not cell.source.startswith("## References")
     )
-    for name in ("EXO", "AdvPO", "DataCOPE", "LIMA"):
+    for name in ("DataCOPE", "LIMA", "PhaseEvo"):
         assert name in PAGE
         assert not re.search(rf"\b{name}\b", text), f"{name} is in a chapter now: change its row"

@@ -63,6 +63,7 @@ def objectives() -> dict:
             dpo.objective(dpo.PreferenceConfig("ipo", length_normalised=True)),
             None,
         ),
+        "exo": (PAIRS, dpo.objective(dpo.PreferenceConfig("exo", label_smoothing=0.1)), None),
         "slic held": (PAIRS, dpo.objective(dpo.PreferenceConfig("slic", sft_weight=0.1)), None),
     }
     for loss in ("dpo", "robust", "ipo", "rso", "slic", "simpo"):

@@ -288,7 +288,7 @@ _online(
                 *("evaluate_every", "checkpoint_every", "keep", "shard", "seed"),
                 *("desirable_weight", "undesirable_weight"),  # of KTO, which takes no pairs
             ],
-            choices={"loss": ("dpo", "robust", "ipo", "rso", "slic", "simpo")},
+            choices={"loss": ("dpo", "robust", "exo", "ipo", "rso", "slic", "simpo")},
             meaning={"prompts_per_round": "all of them"},
         ),
         DRAWING,

@@ -10,6 +10,7 @@ from irlbook._front import front
 __all__, __getattr__, __dir__ = front(
     __name__,
     {
+        "advpo": ["AdversarialOptimum", "adversarial_optimum", "penalised_rewards"],
         "best_of_n": [
             "BestOfNCurve",
             "best_of_n_curve",
@@ -75,6 +76,7 @@ __all__, __getattr__, __dir__ = front(
         "dpo": [
             "best_against_worst",
             "dpo_loss",
+            "exo_loss",
             "implicit_rewards",
             "ipo_loss",
             "kto_groups",

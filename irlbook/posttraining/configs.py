@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 Pooling = Literal["last", "sum"]
-Loss = Literal["dpo", "robust", "ipo", "rso", "slic", "simpo", "kto"]
+Loss = Literal["dpo", "robust", "exo", "ipo", "rso", "slic", "simpo", "kto"]
 Estimator = Literal["k1", "k2", "k3"]
 Normalisation = Literal["sequence", "token", "constant"]
 How = Literal["mean", "worst", "uncertainty"]
@@ -182,8 +182,8 @@ class EmbeddingConfig:
 
 
 PREFERENCE_OWNERS: dict[str, tuple[str, ...]] = {
-    "beta": ("dpo", "robust", "ipo", "rso", "simpo", "kto"),
-    "label_smoothing": ("dpo", "robust"),
+    "beta": ("dpo", "robust", "exo", "ipo", "rso", "simpo", "kto"),
+    "label_smoothing": ("dpo", "robust", "exo"),
     "length_normalised": ("ipo",),
     "margin": ("slic", "simpo"),
     "sft_weight": ("slic",),
@@ -198,7 +198,7 @@ class PreferenceConfig:
 
     loss: Loss = "dpo"  # which loss; dpo with label_smoothing above 0 is conservative DPO
     beta: float = 0.1  # the price of a nat of KL; for simpo a scale per token, which wants 2 to 10
-    label_smoothing: float = 0.0  # the share of labels taken to be flipped; dpo and robust only
+    label_smoothing: float = 0.0  # share of labels taken to be flipped; dpo, robust, exo (above 0)
     length_normalised: bool = False  # divide log-ratios by lengths, as TRL does; ipo only
     margin: float = 1.0  # the lead that the preferred should have, in nats for slic, in rewards for
     # simpo

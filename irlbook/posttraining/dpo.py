@@ -15,6 +15,7 @@ and where two responses to one prompt are compared the unknown Z(x) cancels:
 | conservative| -(1-e) log s(h) - e log s(-h)                             | h = log((1-e)/e)       |
 | robust      | [-(1-e) log s(h) + e log s(-h)] / (1-2e)                  | h -> infinity          |
 | IPO         | (h/beta - 1/(2 beta))^2                                   | h = 1/2                |
+| EXO         | s(h) log[s(h)/(1-e)] + s(-h) log[s(-h)/e]                 | h = log((1-e)/e)       |
 | RSO (hinge) | max(0, 1 - h)                                             | h >= 1                 |
 | SLiC-HF     | max(0, d - log pi(y+) + log pi(y-)) - l log pi(y_sft)     | no reference           |
 | SimPO       | -log s(beta [log pi(y+)/|y+| - log pi(y-)/|y-|] - g)      | no reference           |
@@ -45,6 +46,7 @@ from irlbook.training.loop import Batch, Objective
 __all__ = [
     "best_against_worst",
     "dpo_loss",
+    "exo_loss",
     "implicit_rewards",
     "ipo_loss",
     "kto_groups",
@@ -124,6 +126,35 @@ def robust_dpo_loss(
     e = label_smoothing
     h = preference_logit(policy_logps, reference_logps, beta)
     return (-(1 - e) * logsigmoid(h) + e * logsigmoid(-h)) / (1 - 2 * e)
+
+
+def exo_loss(
+    policy_logps: Tensor, reference_logps: Tensor, beta: float = 0.1, label_smoothing: float = 0.1
+) -> Tensor:
+    """s(h) log[s(h)/(1-e)] + s(-h) log[s(-h)/e]: the reverse KL from the model's choice to a label.
+
+    Conservative DPO is the forward KL between the same two distributions over the pair, up to a
+    constant. On a pair whose label is right with probability p the optimum is
+    h = (2p - 1) log((1-e)/e), which is IPO's p - 1/2 in another unit, and not the log-odds of p.
+
+    Args:
+        label_smoothing: e, in (0, 1/2): the probability that the other response is preferred. A
+            label without doubt (e = 0) is infinitely far from every policy.
+
+    Raises:
+        InvalidHyperparameterError: beta <= 0, or e outside (0, 1/2).
+
+    Source: Ji et al. 2024 (2402.00856), equation 16.
+    """
+    _smoothing(label_smoothing)
+    if label_smoothing == 0:
+        raise InvalidHyperparameterError(
+            "label_smoothing is 0, and EXO's reverse KL to a label without doubt is infinite; give "
+            "a share above 0, such as 0.1."
+        )
+    h = preference_logit(policy_logps, reference_logps, beta)
+    ahead = torch.sigmoid(h) * (logsigmoid(h) - math.log1p(-label_smoothing))
+    return ahead + torch.sigmoid(-h) * (logsigmoid(-h) - math.log(label_smoothing))
 
 
 def ipo_loss(
@@ -304,6 +335,8 @@ def objective(config: PreferenceConfig | None = None) -> Objective:
                 loss = dpo_loss(policy, reference, c.beta, c.label_smoothing)
             case "robust":
                 loss = robust_dpo_loss(policy, reference, c.beta, c.label_smoothing)
+            case "exo":
+                loss = exo_loss(policy, reference, c.beta, c.label_smoothing)
             case "ipo":
                 normal = lengths if c.length_normalised else None
                 loss = ipo_loss(policy, reference, c.beta, normal)
@@ -330,6 +363,7 @@ def objective(config: PreferenceConfig | None = None) -> Objective:
     known = {
         "dpo": lambda: math.log(2),
         "robust": lambda: math.log(2),
+        "exo": lambda: float(exo_loss(zero, zero, c.beta, c.label_smoothing)),
         "ipo": lambda: float(ipo_loss(zero, zero, c.beta)),
         "rso": lambda: 1.0,
     }
