@@ -79,7 +79,7 @@ def test_a_shared_prompt_is_counted_once():
 
 
 def test_measured_tensors_are_those_of_the_arithmetic():
-    found = cost_study.measure(
+    found = cost_study.measure_case(
         vocabulary=300, hidden=64, layers=2, heads=4, tied=False, rows=16, prompt=20, response=20
     )
     assert found["allocated"] == pytest.approx(found["said"], rel=0.1)

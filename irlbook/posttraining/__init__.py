@@ -40,7 +40,7 @@ __all__, __getattr__, __dir__ = front(
             "Settled",
             "Source",
         ],
-        "cost_study": ["measure", "resident_peak"],
+        "cost_study": ["measure_case", "resident_peak"],
         "credit_assignment": [
             "ascend",
             "attention_rewards",

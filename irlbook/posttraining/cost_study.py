@@ -34,7 +34,7 @@ from irlbook.lm.logprobs import token_logps
 from irlbook.lm.trees import collate
 from irlbook.training.checkpoints import write_whole
 
-__all__ = ["CASES", "main", "measure", "resident_peak"]
+__all__ = ["CASES", "main", "measure_case", "resident_peak"]
 
 _XS = {"hidden": 128, "layers": 3, "heads": 4, "vocabulary": 1024, "tied": False}
 CASES: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ CASES: dict[str, dict[str, Any]] = {
 """Sizes of a model, and of a batch of rows of one prompt and one response each."""
 
 
-def measure(
+def measure_case(
     *,
     vocabulary: int,
     rows: int,
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None, cases: Mapping[str, dict[str, Any]]
     parser.add_argument("--case", help="print one case, measured in this process")
     told = parser.parse_args(arguments)
     if told.case:
-        print(json.dumps(measure(**cases[told.case])))
+        print(json.dumps(measure_case(**cases[told.case])))
         return
     if told.out is None:
         parser.error("give --out FILE")
