@@ -6,6 +6,7 @@ import torch
 
 from irlbook.decoding import study
 from irlbook.decoding.samplers import (
+    BeamSampler,
     GuidedSampler,
     KeepBeam,
     PopulationSampler,
@@ -15,7 +16,7 @@ from irlbook.decoding.samplers import (
 )
 from irlbook.errors import InvalidHyperparameterError, RewardError, SamplingError
 from irlbook.lm import models
-from irlbook.lm.sampling import sample
+from irlbook.lm.sampling import greedy, sample
 from irlbook.lm.tokenization import encode_prompt, pad_id, stop_ids
 from irlbook.lm.trees import collate
 from irlbook.posttraining import book_models
@@ -98,6 +99,41 @@ def test_best_of_n_is_the_best_of_the_same_samples(world):
     assert sampler.generated == sampler.scored == total
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_beam_keeps_what_a_plain_loop_keeps(world, width):
+    model, _, prompts, stops = world
+    sampler = BeamSampler(length_scorer, 0.8, width, top=4)
+    drawn = draw(sampler, world, n=2, most=9)
+    generated = 0
+    for i, prompt in enumerate(prompts):
+        beam = [([], 0.0)]  # tokens, log pi of each
+        for _ in range(9):
+            every = []
+            for tokens, logs in beam:
+                if tokens and tokens[-1] in stops:
+                    every.append((tokens, logs))
+                    continue
+                generated += 1
+                with torch.no_grad():
+                    rows = model(torch.tensor([list(prompt) + tokens])).logits[0, -1]
+                steps, those = rows.log_softmax(0).topk(4)
+                every += [
+                    ([*tokens, int(t)], logs + float(s)) for s, t in zip(steps, those, strict=True)
+                ]
+            worth = [x[1] + 0.8 * (len(x[0]) + 0.5 * (x[0][-1] % 2 == 0)) for x in every]
+            beam = [every[k] for k in np.argsort(-np.array(worth), kind="stable")[:width]]
+        assert drawn.groups[i][1] == [beam[0][0]] * 2
+        assert float(drawn.logps[2 * i].sum()) == pytest.approx(beam[0][1], abs=1e-3)
+        assert drawn.ended[2 * i] == (beam[0][0][-1] in stops)
+    assert sampler.generated == 2 * generated and sampler.scored == 8 * generated
+
+
+def test_a_beam_of_one_candidate_is_greedy_decoding(world):
+    model, _, prompts, stops = world
+    drawn = draw(BeamSampler(length_scorer, 0.0, width=1, top=3), world, n=1, most=20)
+    assert drawn.responses == greedy(model, prompts, max_new_tokens=20, stop_ids=stops).responses
+
+
 @pytest.mark.parametrize("select", [keep_best, KeepBeam(2), Resample(0.5)])
 def test_populations_give_responses_of_the_model(world, select):
     model, _, prompts, stops = world
@@ -144,6 +180,9 @@ def test_samplers_refuse(world):
     for make in (
         lambda: GuidedSampler(length_scorer, -1.0),
         lambda: GuidedSampler(length_scorer, 1.0, top=0),
+        lambda: BeamSampler(length_scorer, -1.0),
+        lambda: BeamSampler(length_scorer, 1.0, width=0),
+        lambda: BeamSampler(length_scorer, 1.0, top=0),
         lambda: PopulationSampler(length_scorer, 0, keep_best),
         lambda: PopulationSampler(length_scorer, 2, keep_best, block=0),
     ):
@@ -153,10 +192,10 @@ def test_samplers_refuse(world):
     with pytest.raises(RewardError):
         draw(nan, world)
     model, _, prompts, stops = world
-    with pytest.raises(SamplingError):
-        GuidedSampler(length_scorer, 1.0)(
-            model, prompts, 1, max_new_tokens=3, stop_ids=stops, temperature=0.0, seeds=[0, 1, 2]
-        )
+    for sampler in (GuidedSampler(length_scorer, 1.0), BeamSampler(length_scorer, 1.0)):
+        options = {"max_new_tokens": 3, "stop_ids": stops, "seeds": [0, 1, 2]}
+        with pytest.raises(SamplingError):
+            sampler(model, prompts, 1, temperature=0.0, **options)
 
 
 # The study ----------------------------------------------------------------------------------------
@@ -181,6 +220,35 @@ def test_the_value_loss_is_a_mean_over_prefixes():
     batch = Batch(tree, torch.arange(2), None, {"target": torch.tensor([1.0, -1.0])})
     found = study.value_objective().values(torch.tensor([0.0, 3.0, 1.0]), batch)["loss"]
     assert found.tolist() == [pytest.approx((1 + 4) / 2), pytest.approx(4.0)]
+
+
+def test_the_td_loss_asks_each_prefix_for_the_next_one():
+    """Also across the border of two responses, where a shifted target would leak."""
+    from irlbook.training.loop import Batch
+
+    tree = collate([([1, 2], [[3, 4, 5]]), ([1], [[6, 7]])])
+    batch = Batch(tree, torch.arange(2), None, {"target": torch.tensor([1.0, -1.0])})
+    scores = torch.tensor([0.0, 3.0, 2.0, 5.0, 1.0], requires_grad=True)
+    loss = study.td_objective().values(scores, batch)["loss"]
+    assert loss.tolist() == [
+        pytest.approx((3**2 + 1**2 + 1**2) / 3),
+        pytest.approx((4**2 + 2**2) / 2),
+    ]
+    loss.sum().backward()  # the target is held fixed
+    want = [2 * (0 - 3) / 3, 2 * (3 - 2) / 3, 2 * (2 - 1) / 3, 2 * (5 - 1) / 2, 2 * (1 + 1) / 2]
+    assert scores.grad.tolist() == pytest.approx(want)
+
+
+def test_td_and_monte_carlo_agree_on_responses_of_one_token():
+    from irlbook.training.loop import Batch
+
+    tree = collate([([1, 2], [[3]]), ([1], [[5]])])
+    batch = Batch(tree, torch.arange(2), None, {"target": torch.tensor([1.0, -1.0])})
+    scores = torch.tensor([0.5, 2.0])
+    one, other = study.value_objective(), study.td_objective()
+    assert (
+        one.values(scores, batch)["loss"].tolist() == other.values(scores, batch)["loss"].tolist()
+    )
 
 
 def test_the_start_of_the_study_made_anew():

@@ -40,6 +40,7 @@ __all__, __getattr__, __dir__ = front(
             "with_rewards",
         ],
         "samplers": [
+            "BeamSampler",
             "GuidedSampler",
             "KeepBeam",
             "PopulationSampler",
@@ -75,6 +76,7 @@ __all__, __getattr__, __dir__ = front(
             "record",
             "run",
             "settings",
+            "td_objective",
             "truncated",
             "value_objective",
         ],

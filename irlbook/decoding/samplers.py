@@ -1,6 +1,7 @@
 """Guided decoding and searches of a real causal model, each as a `posttraining.rollouts.Sampler`.
 
-`GuidedSampler` changes the next-token distribution. `PopulationSampler` draws blocks of tokens for
+`GuidedSampler` changes the next-token distribution. `BeamSampler` keeps the best few prefixes,
+token by token. `PopulationSampler` draws blocks of tokens for
 n *particles* and lets a rule decide which of them go on: `keep_best` is blockwise best of n (best
 of n, if the block is the whole response), `keep_beam` a beam of sampled continuations, `Resample`
 twisted sequential Monte Carlo. Tokens are drawn by :mod:`irlbook.lm.sampling`, and each sampler
@@ -10,7 +11,7 @@ counts what it generates and scores.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from irlbook.errors import InvalidHyperparameterError, RewardError, SamplingError
-from irlbook.lm.logprobs import log_softmax
+from irlbook.lm.logprobs import head_logits, hidden_states, log_softmax
 from irlbook.lm.sampling import Samples, Seed, inverse_cdf, sample, sample_by, uniforms
 from irlbook.lm.trees import Group, collate
 
 __all__ = [
+    "BeamSampler",
     "GuidedSampler",
     "KeepBeam",
     "PopulationSampler",
@@ -126,6 +128,116 @@ class GuidedSampler:
             model, prompts, n, choose, max_new_tokens=max_new_tokens, stop_ids=stop_ids
         )
         return Samples(drawn.groups, drawn.logps, drawn.ended, temperature)
+
+
+# A beam -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Hypothesis:
+    """A prefix of a beam: its tokens, the model's log-probability of each, and its score."""
+
+    tokens: tuple[int, ...] = ()
+    logps: tuple[float, ...] = ()
+    score: float = 0.0
+
+
+class BeamSampler:
+    """Keep the `width` prefixes of the largest log pi_ref(s) + w score(s), token by token.
+
+    A prefix that goes on is extended by its k likeliest tokens; one that has ended competes as it
+    is. A beam draws nothing: the n responses to a prompt are the same one, and each is counted as
+    if it had been asked for alone. Its `logps` are the *model's*, as for `PopulationSampler`.
+
+    The same for an enumerable model is `beam.beam_search`.
+
+    Args:
+        scorer: reads prefixes, with the end token where a candidate ends the response.
+        weight: w >= 0. width: prefixes that are kept. top: k, candidates of each.
+
+    Attributes:
+        generated, scored: tokens so far.
+
+    Source: Snell et al. 2024 (2408.03314), section 5, for steps in the place of tokens.
+    """
+
+    def __init__(self, scorer: PrefixScorer, weight: float, width: int = 2, top: int = 8) -> None:
+        if not weight >= 0 or width < 1 or top < 1:
+            raise InvalidHyperparameterError(
+                f"weight={weight} must not be negative, and width={width} and top={top} must be at "
+                "least 1."
+            )
+        self.scorer, self.weight, self.width, self.top = scorer, weight, width, top
+        self.generated = self.scored = 0
+
+    def __call__(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        *,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        temperature: float,
+        seeds: Sequence[Seed],
+    ) -> Samples:
+        if not temperature > 0:
+            raise SamplingError("a beam adds up log-probabilities; give a temperature above 0.")
+        stops = set(stop_ids)
+        beams = [[_Hypothesis()] for _ in prompts]
+        for _ in range(max_new_tokens):
+            live = [(i, h) for i, beam in enumerate(beams) for h in beam if not _over(h, stops)]
+            if not live:
+                break
+            base = _next_logps(model, [(prompts[i], h.tokens) for i, h in live], temperature)
+            logps, tokens = base.topk(min(self.top, base.shape[1]), dim=1)
+            self.generated += n * len(live)
+            self.scored += n * tokens.numel()
+            grown: list[list[_Hypothesis]] = [[] for _ in prompts]
+            for (i, h), steps, those in zip(live, logps.tolist(), tokens.tolist(), strict=True):
+                for step, token in zip(steps, those, strict=True):
+                    grown[i].append(_Hypothesis((*h.tokens, token), (*h.logps, step)))
+            asked = [i for i, candidates in enumerate(grown) if candidates]
+            said = self.scorer([(list(prompts[i]), [[*h.tokens] for h in grown[i]]) for i in asked])
+            for i, scores in zip(asked, said, strict=True):
+                judged = [
+                    replace(h, score=s) for h, s in zip(grown[i], scores.tolist(), strict=True)
+                ]
+                every = [h for h in beams[i] if _over(h, stops)] + judged
+                beams[i] = sorted(every, key=self._worth, reverse=True)[: self.width]
+        best = [beam[0] for beam in beams]
+        groups: list[Group] = [
+            (list(prompt), [[*h.tokens] for _ in range(n)])
+            for prompt, h in zip(prompts, best, strict=True)
+        ]
+        own = [torch.tensor(h.logps) for h in best for _ in range(n)]
+        return Samples(groups, own, [_over(h, stops) for h in best for _ in range(n)], temperature)
+
+    def _worth(self, h: _Hypothesis) -> float:
+        return sum(h.logps) + self.weight * h.score
+
+
+def _over(h: _Hypothesis, stops: set[int]) -> bool:
+    return bool(h.tokens) and h.tokens[-1] in stops
+
+
+def _next_logps(
+    model: Any,
+    prefixes: Sequence[tuple[Sequence[int], Sequence[int]]],
+    temperature: float,
+    rows: int = 64,
+) -> Tensor:
+    """(P, V) log-probabilities of the token behind each (prompt, beginning of a response)."""
+    found = []
+    with torch.no_grad():
+        for k in range(0, len(prefixes), rows):
+            # A token behind each, whichever: what predicts it is what we ask for.
+            groups: list[Group] = [(x, [[*y, 0]]) for x, y in prefixes[k : k + rows]]
+            tree = collate(groups).to(next(model.parameters()).device)
+            last = tree.predictor[tree.lengths.cumsum(0) - 1]
+            logits = head_logits(model, hidden_states(model, tree)[last])
+            found.append(log_softmax(logits, temperature))
+    return torch.cat(found)
 
 
 # Populations --------------------------------------------------------------------------------------

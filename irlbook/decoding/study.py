@@ -1,11 +1,11 @@
 """The study of chapter 20: ways of decoding at equal compute, on the book's small model with gold.
 
 A reward model learns from labels; every method follows that proxy, and gold is only measured. From
-each of several seeds (which start, labels, first weights and samples) there are three scorers of
-prefixes: the reward model itself, one trained on truncated pairs, and a value trained by Monte
-Carlo on samples of the start. All methods but the plain start and the trained policy spend about
-the same number of tokens, generated and scored, on a response. That takes longer than a chapter
-may, so its result ships with the package, and this is how it was made:
+each of several seeds (which start, labels, first weights and samples) there are four scorers of
+prefixes: the reward model itself, one trained on truncated pairs, and two values learned on the
+same samples of the start, by Monte Carlo and by TD. All methods but the plain start and the trained
+policy spend about the same number of tokens, generated and scored, on a response. That takes longer
+than a chapter may, so its result ships with the package, and this is how it was made:
 
     python -m irlbook.decoding.study --parts FOLDER
 
@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from irlbook.decoding.samplers import (
+    BeamSampler,
     GuidedSampler,
     KeepBeam,
     PopulationSampler,
@@ -74,6 +75,7 @@ __all__ = [
     "record",
     "run",
     "settings",
+    "td_objective",
     "truncated",
     "value_objective",
 ]
@@ -90,12 +92,17 @@ CONDITIONS = (
     "guided, value, 1",
     "guided, value, 4",
     "guided, value, 16",
+    "guided, td, 1",
+    "guided, td, 4",
     "blocks, whole",
     "blocks, partial",
     "blocks, value",
     "blocks, value, 2",
     "blocks, value, 32",
+    "blocks, td",
     "beam, value",
+    "token beam, value, 4",
+    "token beam, td, 4",
     "smc, value, 0.5",
     "smc, value, 0.1",
     "expert iteration",
@@ -124,7 +131,7 @@ class Study:
     particles: int = 8  # n of blocks, beam and SMC, unless the condition names another
     candidates: int = 15  # of guided decoding: 1 + 15 tokens a step, as 2 * 8
     block: int = 8  # tokens
-    beam: int = 2
+    beam: int = 2  # prefixes that are kept; a token beam shares the candidates out among them
     max_new_tokens: int = 64
     value_samples: int = 16  # of the start to each prompt of the world
     value_epochs: int = 4
@@ -157,10 +164,32 @@ def value_objective() -> Objective:
 
     def values(scores: Tensor, batch: Batch) -> dict[str, Tensor]:
         target = batch.extra["target"].to(scores.dtype).repeat_interleave(batch.tree.lengths)
-        squares = batch.per_response((scores - target) ** 2)[:, 0]
-        return {"loss": squares / batch.tree.lengths}
+        return _mean_squares(scores - target, batch)
 
     return Objective("prefix value, Monte Carlo", values, responses=1)
+
+
+def td_objective() -> Objective:
+    """TD(0): every prefix predicts the score of the next one, held fixed; the last the reward.
+
+    The next token is the sampled one: the expectation over next tokens of CD-Q (Mudgal et al. 2023,
+    2310.17022) would score every candidate at every prefix. Groups and rewards are as for
+    `value_objective`.
+
+    Source: Sutton 1988, "Learning to predict by the methods of temporal differences".
+    """
+
+    def values(scores: Tensor, batch: Batch) -> dict[str, Tensor]:
+        target = scores.detach().roll(-1)
+        target[batch.tree.lengths.cumsum(0) - 1] = batch.extra["target"].to(scores.dtype)
+        return _mean_squares(scores - target, batch)
+
+    return Objective("prefix value, TD(0)", values, responses=1)
+
+
+def _mean_squares(errors: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """The loss of each response: the mean over its prefixes."""
+    return {"loss": batch.per_response(errors**2)[:, 0] / batch.tree.lengths}
 
 
 def truncated(groups: Sequence[Group], copies: int, rng: np.random.Generator) -> list[Group]:
@@ -196,7 +225,7 @@ class Scorers:
         return self.material.reward(Condition(pooling="last"))
 
     def get(self, name: str) -> PrefixScorer:
-        """whole, partial or value."""
+        """whole, partial, value or td."""
         return module_scorer(getattr(self, name), self.material.pad)
 
     @property
@@ -216,16 +245,30 @@ class Scorers:
 
     @cached_property
     def value(self) -> nn.Module:
-        """A Monte Carlo value of the proxy, which starts from the reward model's weights."""
-        m, s = self.material, self.study
-        drawn = m.sample(m.model, m.prompts, s.value_samples, 22)
+        """A Monte Carlo value of the proxy."""
+        return self._learned(value_objective())
+
+    @cached_property
+    def td(self) -> nn.Module:
+        """The same by TD(0): the same samples, first weights and number of steps."""
+        return self._learned(td_objective())
+
+    @cached_property
+    def _judged(self) -> tuple[list[Group], Tensor]:
+        """Samples of the start, one a group, and what the proxy says of each."""
+        m = self.material
+        drawn = m.sample(m.model, m.prompts, self.study.value_samples, 22)
         rewards = torch.cat(module_scorer(self.proxy, m.pad)(drawn.groups))
-        groups: list[Group] = [(x, [y]) for x, ys in drawn.groups for y in ys]
+        return [(x, [y]) for x, ys in drawn.groups for y in ys], rewards
+
+    def _learned(self, objective: Objective) -> nn.Module:
+        """A value of prefixes, which starts from the reward model's weights."""
+        groups, rewards = self._judged
         ensemble: Any = self.proxy
         model = copy.deepcopy(ensemble.members[0].model).requires_grad_(True)
-        config = self._training(s.value_epochs)
-        extra = {"target": rewards}
-        train(TokenValues(model), groups, value_objective(), config, extra=extra, pad_id=m.pad)
+        config, extra = self._training(self.study.value_epochs), {"target": rewards}
+        pad = self.material.pad
+        train(TokenValues(model), groups, objective, config, extra=extra, pad_id=pad)
         return RewardScorer(model, "last").eval().requires_grad_(False)
 
     @cached_property
@@ -312,6 +355,9 @@ def run(scorers: Scorers, condition: str) -> dict[str, float]:
         sampler = PopulationSampler(scorers.get(rest[0]), particles, keep_best, s.block)
     elif kind == "beam":
         sampler = PopulationSampler(scorers.get(rest[0]), s.particles, KeepBeam(s.beam), s.block)
+    elif kind == "token beam":
+        top = (s.candidates - 1) // s.beam  # of each of `beam` prefixes: 2 + 14 tokens a step
+        sampler = BeamSampler(scorers.get(rest[0]), float(rest[1]), s.beam, top)
     elif kind == "smc":
         select = Resample(float(rest[1]))
         sampler = PopulationSampler(scorers.get(rest[0]), s.particles, select, s.block)
@@ -345,7 +391,7 @@ def record(scorers: Scorers, policy: Any, sampler: Sampler) -> dict[str, float]:
     base = token_scores(PolicyScorer(m.model), drawn.groups, m.scoring, m.pad)
     texts = [[decode(m.tokenizer, y) for y in ys] for _, ys in drawn.groups]
     n = len(drawn.ended)
-    searched = isinstance(sampler, PopulationSampler)  # a search has no log-probability of its own
+    searched = isinstance(sampler, PopulationSampler | BeamSampler)  # no log-probability of its own
     counted: Any = sampler
     return {
         "proxy": float(proxy.double().mean()),
