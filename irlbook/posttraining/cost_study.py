@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -113,7 +115,7 @@ def _highest(step: Any) -> int:
     """The most bytes that tensors held during a call, above those before it."""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    with _silence(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         step()
     events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = most = 0
@@ -121,6 +123,20 @@ def _highest(step: Any) -> int:
         now += event.nbytes()
         most = max(most, now)
     return most
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """The profiler says on stderr that it starts and stops, in C++, whatever the log level."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def resident_peak(*, reset: bool = False) -> float:
