@@ -67,7 +67,9 @@ def test_eq_22_4_and_22_5_memory_by_hand():
 
 
 def test_eq_22_5_holds_for_measured_tensors():
-    found = cost_study.measure_case(vocabulary=200, hidden=32, layers=2, rows=8, prompt=9, response=9)
+    found = cost_study.measure_case(
+        vocabulary=200, hidden=32, layers=2, rows=8, prompt=9, response=9
+    )
     assert found["allocated"] == pytest.approx(found["said"], rel=0.15)
 
 
