@@ -277,7 +277,10 @@ def test_self_play_refuses_nonsense():
 
 def test_the_study_writes_and_goes_on(tmp_path, capsys):
     small = hindsight_study.HindsightStudy(
-        sizes=(3,), seeds=(0,), cycles_per_bit=1, learner=HindsightConfig(updates=1, tests=5)
+        sizes={"DQN": (3,), "HER": (3,)},
+        seeds=(0,),
+        cycles_per_bit=1,
+        learner=HindsightConfig(updates=1, tests=5),
     )
     out = tmp_path / "made.json"
     command = ["--parts", str(tmp_path / "parts"), "--out", str(out)]

@@ -133,7 +133,7 @@ def noisy_chain(n_states: int, screens: int, *, discount: float = 0.99) -> Tabul
     drawn at random; elsewhere on the chain it does nothing. From a screen, left and right lead back
     to state 0. Entering the right end pays 1 and ends the episode; nothing else pays.
 
-    Source of the idea: Burda et al. 2019 (1808.04355), section 5, the "noisy TV".
+    Source of the idea: Burda et al. 2019 (1808.04355), the "noisy TV".
 
     Raises: InvalidEnvironmentError, which names the parameter and the mend.
     """
