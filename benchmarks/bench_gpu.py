@@ -25,6 +25,7 @@ import datetime
 import gc
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, Qwen2Config
 
+from irlbook.lm.costs import Architecture, training_flops
 from irlbook.lm.logprobs import ResponseScorer
 from irlbook.lm.sampling import sample
 from irlbook.posttraining import dpo, reward_model
@@ -95,21 +97,11 @@ def needed(model: Any, groups: Sequence[tuple[float, Sequence[float]]]) -> tuple
     Args:
         groups: (tokens of a prompt, tokens of each of its responses).
     """
-    c = model.config
-    causal = model.get_output_embeddings() is not None
-    head = c.vocab_size * c.hidden_size if causal else 0
-    embedding = model.get_input_embeddings().weight.numel()
-    layers = sum(p.numel() for p in model.parameters()) - embedding
-    if causal and not c.tie_word_embeddings:
-        layers -= head
-    tokens = work = 0.0
-    for prompt, responses in groups:
-        count = prompt + sum(responses)
-        pairs = prompt**2 / 2 + sum(n * prompt + n * n / 2 for n in responses)
-        work += 6 * layers * count + 6 * head * sum(responses)
-        work += 12 * c.num_hidden_layers * c.hidden_size * pairs
-        tokens += count
-    return tokens, work
+    sized = Architecture.of(model.config)
+    if model.get_output_embeddings() is None:  # a reward model has no head over words
+        sized = replace(sized, vocabulary=0)
+    tokens = sum(prompt + sum(responses) for prompt, responses in groups)
+    return tokens, training_flops(sized, groups)
 
 
 Measured = tuple[float, float, float]

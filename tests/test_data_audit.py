@@ -130,6 +130,11 @@ def test_each_planted_fault_is_found_and_no_other():
     assert found.repeated == 2 and found.noise == pytest.approx(0.5)  # d = 1/2
 
 
+def test_a_pair_of_equal_responses_contradicts_nothing():
+    found = audit_preferences([Preference("x", "same", "same")] * 2)
+    assert found.copies == (1,) and found.contradictions == ()
+
+
 def test_biases_and_uneven_prompts_are_found():
     rng = np.random.default_rng(5)
     pairs = [

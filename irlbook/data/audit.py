@@ -294,7 +294,8 @@ def audit_preferences(
     for i, one in enumerate(pairs):
         row = (prompts[i], one.chosen, one.rejected)
         copies += [i] if row in seen else []
-        contradictions += [i] if (row[0], row[2], row[1]) in seen else []
+        turned = (row[0], row[2], row[1])
+        contradictions += [i] if turned != row and turned in seen else []
         seen.add(row)
         labels[_question(one)].append(int(one.chosen < one.rejected))
     longer = [int(np.sign(length(one.chosen) - length(one.rejected))) for one in pairs]
