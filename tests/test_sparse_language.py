@@ -12,6 +12,7 @@ from irlbook.lm.enumerable import EnumerableLM
 from irlbook.posttraining import credit_assignment as credit
 from irlbook.posttraining import hindsight_study
 from irlbook.posttraining import instruction_relabelling as hir
+from irlbook.posttraining.stored_runs import StoredRuns
 from irlbook.rl.hindsight import HindsightConfig
 
 
@@ -289,3 +290,17 @@ def test_the_study_writes_and_goes_on(tmp_path, capsys):
     assert hindsight_study.main(command, small) == 0
     assert json.loads(out.read_text())["runs"] == first["runs"]
     assert set(first["runs"]) == {"DQN, 3 bits", "HER, 3 bits"}
+
+
+def test_a_stored_run_can_be_made_again():
+    study = hindsight_study.HindsightStudy()
+    stored = StoredRuns(hindsight_study.NAME, hindsight_study.settings(study), here=())
+    kept = stored.stored("DQN, 5 bits", 0)
+    made = hindsight_study.record(study, "DQN", 5, 0)
+    assert made["cycles"] == kept["cycles"] and made["played"] == kept["played"]
+    assert abs(made["reached"] - kept["reached"]) < 0.2 * kept["reached"]  # rounding may differ
+    assert made["success"][-1] == pytest.approx(kept["success"][-1], abs=0.05)
+    for condition, sizes in study.sizes.items():
+        for n_bits in sizes:
+            for seed in study.seeds:
+                assert stored.stored(f"{condition}, {n_bits} bits", seed) is not None
