@@ -21,7 +21,7 @@ def check_hitting_times(answer, rng):
     transitions = rng.dirichlet(np.ones(n_states), size=(n_states, n_actions))
     policy = rng.dirichlet(np.ones(n_actions), size=n_states)
     terminal = np.zeros(n_states, dtype=bool)
-    terminal[rng.permutation(n_states - 1)[:2]] = True  # two of them, and never the last state
+    terminal[rng.permutation(n_states - 1)[:2]] = True  # two of them, and not the last state
     want = _times(transitions, policy, terminal)
     last = np.arange(n_states) == n_states - 1
     chain = np.einsum("sa,sat->st", policy, transitions)
@@ -44,6 +44,13 @@ def check_hitting_times(answer, rng):
             ),
             "the last step is not counted": np.where(terminal, 0.0, want - 1),
         },
+    )
+    terminal = np.roll(last, -int(rng.integers(1, n_states - 1))) | last  # now the last one, too
+    expect_close(
+        answer(transitions.copy(), policy, terminal),
+        _times(transitions, policy, terminal),
+        property="the hitting times solve (21.1), also if the last state is an end",
+        hint="h = 0 in every terminal state, wherever it stands",
     )
 
 
@@ -73,7 +80,7 @@ register(
 def check_share_out(answer, rng):
     length = int(rng.integers(3, 7))
     alpha = rng.dirichlet(np.ones(length))
-    total, beta = float(rng.normal() + 2), float(rng.uniform(0.2, 0.8))
+    total, beta = float(rng.uniform(1.5, 4.0)), float(rng.uniform(0.2, 0.8))
     end = np.eye(length)[-1]
     expect_close(
         answer(alpha, total, beta),
@@ -91,11 +98,11 @@ def check_share_out(answer, rng):
         },
     )
     expect_close(
-        np.sum(np.asarray(answer(alpha, -total, beta), dtype=float)),
-        -total,
-        what="the sum of the token rewards",
-        property="the token rewards sum to the reward, also to a negative one",
-        hint="is anything cut off at zero?",
+        answer(alpha, -total, beta),
+        -beta * alpha * total - (1 - beta) * total * end,
+        what="the token rewards of a negative reward",
+        property="a negative reward is shared out in the same way",
+        hint="is a sign lost, or is anything cut off at zero?",
     )
 
 
@@ -127,12 +134,13 @@ def check_relabel(answer, rng):
     reached = np.zeros((steps + 1, n), dtype=int)
     reached[0] = rng.integers(0, 2, n)
     bits = rng.integers(0, n, steps)
-    bits[4] = bits[3]  # there and back: the bits before step 3 are reached again
+    bits[4] = bits[3]  # there and back: reached[5] is reached[3], the bits after step 2
     for t, bit in enumerate(bits):
         reached[t + 1] = reached[t]
         reached[t + 1, bit] ^= 1
     later = rng.integers(np.arange(1, steps + 1), steps + 1)
-    later[1], later[2], later[3] = 2, 6, 5  # the step itself; a later one; the one before
+    # The step itself; what it reached and what was reached again later; what stood before it.
+    later[1], later[2], later[3] = 2, 5, 5
     goals = reached[later]
     same = (reached[1:] == goals).all(axis=1)
     expect_length(found := answer(reached, later), 2, hint="return goals and rewards")
@@ -191,9 +199,11 @@ register(
 def check_shaped_rewards(answer, rng):
     n, gamma = 9, float(rng.uniform(0.6, 0.95))
     phi = rng.normal(size=6) + 3.0
-    states, following = rng.integers(0, 6, n), rng.integers(0, 6, n)
-    rewards, over = rng.normal(size=n), np.zeros(n, dtype=bool)
-    over[rng.permutation(n)[:3]] = True
+    order = rng.permutation(6)
+    exits, inner = order[:2], order[2:]  # states, and the potential of an exit is not 0
+    following = rng.permutation(np.append(rng.choice(inner, n - 3), exits[[0, 1, 0]]))
+    states = rng.choice(inner, n)
+    rewards, over = rng.normal(size=n), np.isin(following, exits)
     plain = rewards + gamma * phi[following] - phi[states]
     expect_close(
         answer(rewards, phi, states, following, over, gamma),

@@ -26,6 +26,13 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "last step",
         ),
         "ends go on": (Edit("chain[terminal] = 0.0", "chain[terminal] *= 0.5"), r"solve \(21\.1\)"),
+        "the last state is no end": (
+            Edit(
+                "chain[terminal] = 0.0",
+                "terminal = np.append(terminal[:-1], False)\n    chain[terminal] = 0.0",
+            ),
+            "if the last state is an end",
+        ),
     },
     "21.2": {
         "exchanged": (
@@ -47,7 +54,14 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "lost": (Edit("rewards[-1] += (1 - beta) * reward", "pass"), "lost"),
         "no negative": (
             Edit("(1 - beta) * reward", "(1 - beta) * max(reward, 0.0)"),
-            "negative one|attention-based",
+            "negative reward|attention-based",
+        ),
+        "size of the reward": (
+            "def share_out(attention, reward, beta):\n"
+            "    r = beta * attention * abs(reward)\n"
+            "    r[-1] += reward - beta * abs(reward)\n"
+            "    return r",
+            "negative reward",
         ),
     },
     "21.3": {
@@ -62,6 +76,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
                 "np.full(len(later), -1.0)",
             ),
             "anew",
+        ),
+        "times compared": (
+            Edit("(reached[1:] == goals).all(axis=1)", "later == np.arange(1, len(later) + 1)"),
+            "pays 0 if the bits",
         ),
     },
     "21.4": {
@@ -87,6 +105,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "    return rewards - np.where(terminated, phi[states], 0.0)",
             "only ends",
         ),
+        "sign of the state": (Edit("- phi[states]", "+ phi[states]"), "potential cancels"),
     },
     "21.5": {
         "row only": (
