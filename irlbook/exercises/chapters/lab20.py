@@ -11,6 +11,7 @@ from irlbook.exercises.expect import (
     expect,
     expect_close,
     expect_distribution,
+    expect_equal,
     expect_legend,
     expect_length,
     expect_line,
@@ -540,6 +541,22 @@ def _independent(lm, scores, k):
     return np.exp(best_of_n(lm.sequence_log_probabilities(), scores[lm.responses], k))
 
 
+def _expect_seeded(ask, first, seed, what):
+    """The same seed gives both arrays again, and another one gives other outputs."""
+    again = expect_length(ask(seed), 2, hint="two values")
+    expect(
+        all(np.array_equal(as_array(a), b) for a, b in zip(again, first, strict=True)),
+        property=f"the same seed gives the same {what}",
+        hint="one generator, made from the seed, draws everything",
+    )
+    other = expect_length(ask(seed + 1), 2, hint="two values")
+    expect(
+        not np.array_equal(as_array(other[0]), first[0]),
+        property="another seed gives other outputs",
+        hint="the generator is made from the argument `seed`",
+    )
+
+
 def check_blocks(answer, rng):
     lm, _ = random_tree(rng, 3, 4)
     scores = rng.normal(size=lm.n_states)  # prefixes are not judged as their responses are
@@ -605,13 +622,23 @@ def check_blocks(answer, rng):
             detail=f"they are {mean:.2f} in the mean, and {generated:.2f} are expected "
             f"({usual:.2f} for one candidate){looks}",
         )
-        again = expect_length(
-            answer(lm.policy, lm.children, scores, k, block, n, seed), 2, hint="two values"
+        _expect_seeded(
+            lambda seed, block=block: answer(lm.policy, lm.children, scores, k, block, n, seed),
+            (outputs, tokens),
+            seed,
+            "responses, with the same tokens",
         )
-        expect(
-            np.array_equal(as_array(again[0]), outputs),
-            property="the same seed gives the same responses",
-            hint="one generator, made from the seed",
+        single = expect_length(
+            answer(lm.policy, lm.children, scores, 1, block, n, seed), 2, hint="two values"
+        )
+        own = as_array(single[0], (n,), what="the states").astype(int)
+        expect_equal(
+            as_array(single[1], (n,), what="the tokens"),
+            lm.lengths[own],
+            what="the tokens of a single candidate",
+            property="the tokens of a response are those of its own candidates: with k = 1 its "
+            "length",
+            hint="place i of the tokens belongs to place i of the responses",
         )
 
 
@@ -721,13 +748,11 @@ def check_smc(answer, rng):
         hint="a weight is psi(sa) / psi(s): the empty prefix has 1, and a response that is over "
         "adds nothing",
     )
-    again = expect_length(
-        answer(lm.policy, lm.children, log_psi, n, runs, seed), 2, hint="two values"
-    )
-    expect(
-        np.array_equal(as_array(again[0]), outputs),
-        property="the same seed gives the same outputs",
-        hint="one generator, made from the seed",
+    _expect_seeded(
+        lambda seed: answer(lm.policy, lm.children, log_psi, n, runs, seed),
+        (outputs, logs),
+        seed,
+        "runs, with the same log Z hat",
     )
 
 
@@ -781,8 +806,8 @@ def check_draw(answer, rng):
         )
     expect_legend(
         panel,
-        [rewards[name].mean(axis=0) for name in names],
-        property="a legend names the methods, differently",
+        {name.lower(): rewards[name].mean(axis=0) for name in names},
+        property="a legend names each mean by its method",
     )
     labels = {line.label for line in panel.lines}
     expect(

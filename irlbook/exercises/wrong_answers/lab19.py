@@ -90,6 +90,45 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "shape|labels",
         ),
+        "sign not read": (
+            Edit(
+                "terms = left.split(sign)",
+                'terms = left.replace("-", sign).replace("+", sign).split(sign)',
+            ),
+            "equation with its sign",
+        ),
+        "three numbers": (
+            (
+                Edit("    pieces = text", "    import re\n    pieces = text"),
+                Edit(
+                    "            if len(terms) == 2 and all(term.isdecimal() "
+                    "for term in [*terms, result]):\n",
+                    '            terms = re.findall("[0-9]+", left)\n'
+                    '            result = "".join(re.findall("[0-9]+", result)[:1])\n'
+                    "            if len(terms) == 2 and result:\n",
+                ),
+            ),
+            "equation with its sign",
+        ),
+        "text behind": (
+            Edit(
+                "            terms = left.split(sign)\n",
+                "            terms = left.split(sign)\n"
+                '            result = "".join(c for c in result if c.isdecimal())\n',
+            ),
+            "equation with its sign",
+        ),
+        "text before": (
+            Edit(
+                "            terms = left.split(sign)\n",
+                '            terms = left.lstrip("abcdefghijklmnopqrstuvwxyz").split(sign)\n',
+            ),
+            "equation with its sign",
+        ),
+        "a semicolon behind the answer": (
+            Edit('.split(";")', '.rstrip(";").split(";")'),
+            r"end with 'Answer:\d;'",
+        ),
         "two values": (
             Edit("return labels, right, right", "return labels, right and right"),
             "3 values",
@@ -406,6 +445,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
     },
     "19L.7": {
         "majority": (Edit('x["answers"], "vote")', 'x["answers"], "majority")'), "majority's"),
+        "majority of those with steps": (
+            Edit('[gains[c] for c in x["codes"]]', '[[len(c) > 1] for c in x["codes"]]'),
+            "majority's",
+        ),
         "values": (
             Edit("[gains[c] for c in x", "[values[c] for c in x"),
             "majority's",

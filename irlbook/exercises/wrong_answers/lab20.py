@@ -246,6 +246,18 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "other frequencies|looks as if",
         ),
+        "always the same seed": (Edit("default_rng(seed)", "default_rng(0)"), "another seed"),
+        "tokens from elsewhere": (
+            Edit(
+                "return states[:, 0], tokens",
+                "return states[:, 0], np.random.default_rng().permutation(tokens)",
+            ),
+            "the same tokens",
+        ),
+        "tokens of another response": (
+            Edit("return states[:, 0], tokens", "return states[:, 0], tokens[::-1]"),
+            "k = 1",
+        ),
         "states alone": (Edit("return states[:, 0], tokens", "return states[:, 0]"), "2 values"),
     },
     "20L.6": {
@@ -298,6 +310,14 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "distribution|every response",
         ),
         "no seed": (Edit("default_rng(seed)", "default_rng()"), "same seed"),
+        "always the same seed": (Edit("default_rng(seed)", "default_rng(0)"), "another seed"),
+        "log Z with noise": (
+            Edit(
+                "return states[:, 0], log_z",
+                "return states[:, 0], log_z + 1e-9 * np.random.default_rng().normal(size=runs)",
+            ),
+            "the same log Z hat",
+        ),
     },
     "20L.7": {
         "median": (
