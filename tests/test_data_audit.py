@@ -182,3 +182,13 @@ def test_prompts_may_be_messages_and_bad_input_is_refused():
 def test_shingles_of_a_short_text_are_the_text():
     assert shingles("Two words") == {"two words"} and shingles("") == {""}
     assert shingles("A b c d") == {"a b c", "b c d"}
+
+
+def test_more_disagreement_than_independent_errors_can_make_is_said_to_be_a_cap():
+    pairs = clean(4, np.random.default_rng(0))
+    turned = [Preference(p.prompt, p.rejected, p.chosen) for p in pairs]
+    found = audit_preferences([*pairs, *turned])
+    assert (found.disagree, found.noise) == (1.0, 0.5)
+    assert "50%, which is a cap" in str(found) and "100% of the label pairs" in str(found)
+    half = audit_preferences([*pairs, *turned[:2], *pairs[2:]])
+    assert half.disagree == 0.5 and "cap" not in str(half)

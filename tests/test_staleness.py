@@ -12,6 +12,7 @@ from irlbook.posttraining import policy_gradient as pg
 from irlbook.posttraining.staleness import (
     asynchronous_ascent,
     effective_share,
+    gradient_variance,
     softmax_policy,
     stale_gradient,
 )
@@ -77,6 +78,41 @@ def test_the_effective_share_is_the_loss_of_precision(world):
     assert picks.mean(axis=1).var() * 50 == pytest.approx(1 / share - 1, rel=0.15)
     with pytest.raises(ShapeError):
         effective_share(new, drawn[:-1] - np.log(np.exp(drawn[:-1]).sum()))
+
+
+def test_the_variance_of_a_weighted_gradient_is_that_of_drawn_responses(world):
+    """By the gradients themselves, response by response: a reward that only one of them has."""
+    lm, old, reward = world
+    responses = lm.response_ids()
+    for drawn in (lm.policy, old):
+        chance = np.exp(lm.sequence_log_probabilities(drawn))
+        w = np.exp(lm.sequence_log_probabilities(lm.policy)) / chance
+        advantage = reward - chance @ reward
+        each = np.zeros((len(responses), *lm.policy.shape))
+        for r, ids in enumerate(responses):
+            state = 0
+            for token in ids:
+                each[r, state] -= lm.policy[state]
+                each[r, state, token] += 1
+                state = lm.children[state, token]
+        each *= (w * advantage)[:, None, None]
+        mean = np.tensordot(chance, each, axes=1)
+        want = chance @ ((each - mean) ** 2).sum(axis=(1, 2))
+        assert gradient_variance(lm, lm.policy, drawn, reward) == pytest.approx(want)
+
+
+def test_an_old_sample_can_be_worth_more_than_a_fresh_one_and_the_share_never(world):
+    """Drawn where |A grad log pi| is large, a response carries more than a fresh one."""
+    lm, _, reward = world
+    log_new = lm.sequence_log_probabilities(lm.policy)
+    worth = lambda old: (  # noqa: E731
+        gradient_variance(lm, lm.policy, lm.policy, reward)
+        / gradient_variance(lm, lm.policy, old, reward)
+    )
+    olds = [softmax_policy(lm, (1 + t) * np.log(lm.policy)) for t in (-0.6, -0.3, 0.3)]
+    shares = [effective_share(log_new, lm.sequence_log_probabilities(old)) for old in olds]
+    assert max(shares) < 1
+    assert max(worth(old) for old in olds) > 1
 
 
 def test_without_a_lag_ascent_is_plain_ascent_and_a_lag_reads_the_past(world):

@@ -27,6 +27,7 @@ __all__ = [
     "Share",
     "audit_preferences",
     "clustered_share",
+    "disagreement",
     "label_noise",
     "leakage",
     "near_duplicates",
@@ -138,29 +139,43 @@ def near_duplicates(
     return found
 
 
+def disagreement(labels: Iterable[Sequence[int]]) -> float:
+    """d: the share of the label pairs of a question that disagree, averaged over questions.
+
+    Independent errors give at most 1/2. More says that the labels of a question depend on each
+    other, so no rate of independent errors explains them.
+
+    Args:
+        labels: of each question its labels, 0 or 1; those with one label are left out.
+
+    Returns:
+        d in [0, 1]; NaN without a repeated question.
+    """
+    found = []
+    for given in labels:
+        n, ones = len(given), sum(given)
+        if n > 1:
+            found.append(2 * ones * (n - ones) / (n * (n - 1)))
+    return float(np.mean(found)) if found else float("nan")
+
+
 def label_noise(labels: Iterable[Sequence[int]]) -> float:
     """The rate at which labels are flipped, from questions that were asked more than once.
 
     If each label is wrong with probability e, independently, two labels of one question disagree
-    with probability d = 2 e (1 - e). So e = (1 - sqrt(1 - 2 d)) / 2, with d the mean over
-    questions of the share of their label pairs that disagree. A question that is a coin toss for
+    with probability d = 2 e (1 - e). So e = (1 - sqrt(1 - 2 d)) / 2, with d their
+    `disagreement`. A question that is a coin toss for
     everybody looks like noise, and a row that was copied looks like agreement.
 
     Args:
         labels: of each question its labels, 0 or 1; those with one label are left out.
 
     Returns:
-        e in [0, 1/2]: 1/2 where more than half of the pairs disagree. NaN without a repeated
-        question.
+        e in [0, 1/2]. Where more than half of the pairs disagree it is 1/2, which is a cap and no
+        estimate. NaN without a repeated question.
     """
-    disagree = []
-    for given in labels:
-        n, ones = len(given), sum(given)
-        if n > 1:
-            disagree.append(2 * ones * (n - ones) / (n * (n - 1)))
-    if not disagree:
-        return float("nan")
-    return (1 - sqrt(max(0.0, 1 - 2 * float(np.mean(disagree))))) / 2
+    d = disagreement(labels)
+    return (1 - sqrt(1 - 2 * d)) / 2 if not d > 0.5 else 0.5
 
 
 @dataclass(frozen=True)
@@ -218,7 +233,8 @@ class Audit:
         copies: rows that repeat an earlier row, word for word.
         near: (i, j, similarity) of rows whose responses are nearly the same, and not the same.
         contradictions: rows that turn an earlier row round.
-        noise: `label_noise` of the questions that were asked more than once.
+        disagree: `disagreement` of the questions that were asked more than once.
+        noise: `label_noise` of them.
         repeated: how many such questions there are.
         longer: how often the longer response was chosen.
         first: how often the response that was shown first was chosen; None where nobody knows.
@@ -231,6 +247,7 @@ class Audit:
     copies: tuple[int, ...]
     near: tuple[tuple[int, int, float], ...]
     contradictions: tuple[int, ...]
+    disagree: float
     noise: float
     repeated: int
     longer: Share
@@ -243,7 +260,13 @@ class Audit:
             f"  {len(self.copies)} copies, {len(self.near)} near copies, "
             f"{len(self.contradictions)} contradictions",
             f"  {self.repeated} questions asked more than once"
-            + (f": label noise {self.noise:.0%}" if self.repeated else ""),
+            + (f": label noise {self.noise:.0%}" if self.repeated else "")
+            + (
+                f", which is a cap:\n    {self.disagree:.0%} of the label pairs disagree, and "
+                "independent errors explain 50% at most"
+                if self.disagree > 0.5
+                else ""
+            ),
             f"  {_said('the longer response', self.longer)}",
             f"  {_said('the response shown first', self.first)}"
             if self.first
@@ -306,6 +329,7 @@ def audit_preferences(
         copies=tuple(copies),
         near=tuple(_near_rows(pairs, least)),
         contradictions=tuple(contradictions),
+        disagree=disagreement(labels.values()),
         noise=label_noise(labels.values()),
         repeated=sum(len(given) > 1 for given in labels.values()),
         longer=clustered_share(longer, prompts),

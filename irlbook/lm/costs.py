@@ -143,12 +143,15 @@ class Memory:
     @property
     def peak(self) -> float:
         """The larger of two moments: before the backward pass, when all activations are kept, and
-        after it, when all gradients are there."""
+        after it, when all gradients are there.
+
+        This holds for a step of one micro-batch. With gradient accumulation the gradients of the
+        first stay while the second has its activations, and the peak is `total`."""
         return self.weights + self.optimiser + max(self.activations + self.head, self.gradients)
 
     @property
     def total(self) -> float:
-        """Everything at once: what `peak` never exceeds."""
+        """Everything at once: what `peak` never exceeds, and the peak of accumulated gradients."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
@@ -266,17 +269,20 @@ class Accelerator:
 
 
 GPUS: Mapping[str, Accelerator] = {
-    "RTX 4090": Accelerator(165e12, 1.008e12, 24e9),
-    "L4": Accelerator(121e12, 0.3e12, 24e9),
-    "A100 80GB": Accelerator(312e12, 2.039e12, 80e9),
-    "H100 SXM": Accelerator(989e12, 3.35e12, 80e9),
-    "H200": Accelerator(989e12, 4.8e12, 141e9),
+    "RTX 4090": Accelerator(165e12, 1.008e12, 24e9),  # Ada white paper: FP16, FP32 accumulate
+    "L4": Accelerator(121e12, 0.3e12, 24e9),  # L4 data sheet: half of the figure with sparsity
+    "A100 80GB": Accelerator(312e12, 2.039e12, 80e9),  # A100 data sheet, the SXM module
+    "H100 SXM": Accelerator(989e12, 3.35e12, 80e9),  # H100 data sheet: half of that with sparsity
+    "H200": Accelerator(989e12, 4.8e12, 141e9),  # H200 data sheet, SXM: half of that with sparsity
 }
-"""Figures of the makers' data sheets, without sparsity. None was measured for this book."""
+"""Figures of NVIDIA's data sheets, for 16 bits and without sparsity. None was measured here."""
 
 
 def training_seconds(flops: float, processor: Accelerator, utilisation: float = 0.4) -> float:
-    """Seconds at a share of the processor's peak; large models reach 0.3 to 0.5 of it.
+    """Seconds at a share of the processor's peak, without communication.
+
+    Args:
+        utilisation: the share. The default is an assumption: measure yours.
 
     Raises:
         InvalidHyperparameterError: a share outside (0, 1].
@@ -301,7 +307,7 @@ def decoding_seconds(
 
     Args:
         prompt: tokens before the response. number: bytes per number.
-        utilisation: share of the peak that is reached.
+        utilisation: share of the peak that is reached; the default is an assumption.
     """
     c, share = architecture, _checked(utilisation)
     operations = rows * 2 * (c.layers * c.layer + c.embedding)

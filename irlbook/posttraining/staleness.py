@@ -25,6 +25,7 @@ __all__ = [
     "Correction",
     "asynchronous_ascent",
     "effective_share",
+    "gradient_variance",
     "softmax_policy",
     "stale_gradient",
 ]
@@ -33,9 +34,11 @@ Correction = Literal["plain", "ratio", "clip"]
 
 
 def effective_share(log_new: np.ndarray, log_old: np.ndarray) -> float:
-    """1 / E_old[w^2] with w = pi / pi_old: how many fresh samples an old one is worth, as a share.
+    """1 / E_old[w^2] with w = pi / pi_old: the effective sample size, as a share of the samples.
 
-    The mean of N responses, weighted by w, has about the noise of N times this share (Kong 1992).
+    A weighted mean of N responses has about the noise of N times this share of fresh ones, if what
+    is averaged has nothing to do with w (Kong 1992). A policy gradient has: see
+    `gradient_variance`.
 
     Args:
         log_new, log_old: (R,) log-probabilities of all responses.
@@ -96,6 +99,32 @@ def stale_gradient(
             gradient[state, token] += weight
             state = lm.children[state, token]
     return gradient
+
+
+def gradient_variance(
+    lm: EnumerableLM, policy: np.ndarray, old: np.ndarray, reward: np.ndarray
+) -> float:
+    """Variance of the "ratio" gradient of one old response, summed over all logits, exactly.
+
+    E_old |w A grad log pi(y)|^2 - |E_old w A grad log pi(y)|^2, with w and A as in
+    `stale_gradient`. With `old` equal to `policy` it is that of a fresh response, and the quotient
+    of the two says how many fresh responses an old one is worth for this gradient.
+
+    Args:
+        policy, old, reward: as `stale_gradient` takes them.
+    """
+    log_new, log_old = (lm.sequence_log_probabilities(p) for p in (policy, old))
+    advantage = np.asarray(reward, dtype=float) - expectation(log_old, reward)
+    squared = np.zeros(len(advantage))  # |grad log pi(y)|^2: the steps of y have different logits
+    length = (policy**2).sum(axis=1)
+    for r, ids in enumerate(lm.response_ids()):
+        state = 0
+        for token in ids:
+            squared[r] += 1 - 2 * policy[state, token] + length[state]
+            state = lm.children[state, token]
+    second = np.exp(2 * log_new - log_old) @ (advantage**2 * squared)
+    mean = stale_gradient(lm, policy, old, reward, "ratio")
+    return float(second - (mean**2).sum())
 
 
 def asynchronous_ascent(

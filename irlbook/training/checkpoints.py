@@ -2,7 +2,9 @@
 
     out/metrics.csv              a row a step
     out/reference.safetensors    log-probabilities of the reference, computed once
-    out/checkpoints/step-000200  weights, moments, state.json; written aside, then renamed
+    out/checkpoints/step-000200  weights, moments, state.json; written aside, then renamed. The last
+                                 says also how many processes made the step: a launcher that starts
+                                 too few changes no loss
 
 Everything that is random in a run follows from (seed, step). So a checkpoint needs to hold no more
 than weights, the optimiser's moments and a step number, and no pickle.
@@ -126,6 +128,7 @@ class Run:
                 save_file(weights, aside / "weights.safetensors")
                 save_file(moments, aside / "moments.safetensors")
                 state = {"step": step, "updates": self._updates(), **self.fingerprint}
+                state["processes"] = self.accelerator.num_processes  # to be read, not compared
                 (aside / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
                 for path in aside.iterdir():
                     path.chmod(0o666 & ~umask())

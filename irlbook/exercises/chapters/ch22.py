@@ -237,6 +237,18 @@ def check_best_design(answer, rng):
             hint="try every k from 1 to 64, each with the prompts that the budget pays: (22.3)",
         )
     expect_equal(
+        list(expect_length(answer(9.0, 0.0, 1.0, 1.0, 1.0), 2, hint="return two numbers")),
+        [1, 4],
+        property="no design costs more than the budget",
+        hint="a k whose first prompt is too expensive is no design: leave it out",
+    )
+    expect_equal(
+        list(expect_length(answer(10_000.0, 0.0, 1.0, 1000.0, 1.0), 2, hint="return two numbers")),
+        [8, 64],
+        property="k is at most 64",
+        hint="look at every k from 1 to 64, and at no other",
+    )
+    expect_equal(
         list(expect_length(answer(100.0, 1.0, 0.0, 1.0, 1.0), 2, hint="return two numbers")),
         [33, 1],
         property="without noise of responses one response of each policy is enough",
@@ -276,11 +288,10 @@ def check_hold_out(answer, rng):
     sizes = rng.integers(1, 9, size=12)
     order = rng.permutation(int(sizes.sum()))
     prompts = np.repeat([f"prompt {i}" for i in rng.permutation(12)], sizes)[order].tolist()
-    share = float(rng.choice([0.25, 0.34]))
-    runs = []
-    for seed in rng.integers(0, 10**6, size=8):
+
+    def held_out(share, seed):
         got = as_array(
-            answer(list(prompts), share, np.random.default_rng(int(seed))),
+            answer(list(prompts), share, np.random.default_rng(seed)),
             (len(prompts),),
             hint="one truth value for each pair",
         ).astype(bool)
@@ -297,11 +308,21 @@ def check_hold_out(answer, rng):
             property="the share is one of the prompts",
             hint="round(share x number of different prompts) prompts are held out",
         )
-        runs.append(frozenset(held))
+        return frozenset(held)
+
+    seeds = rng.integers(0, 10**6, size=24).tolist()
+    runs = [held_out((0.3, 0.34)[i % 2], seed) for i, seed in enumerate(seeds)]  # 3.6 and 4.08
     expect(
-        len(set(runs)) > 1,
+        len(set(runs)) > 1 and [held_out(0.3, seed) for seed in seeds[:4:2]] == runs[:4:2],
         property="which prompts are held out is drawn with rng",
-        hint="rng.permutation or rng.choice, without replacement",
+        hint="rng.permutation or rng.choice, without replacement, and no other source: the same "
+        "seed gives the same split, and another seed another",
+    )
+    together = {pair for held in runs for pair in itertools.combinations(sorted(held), 2)}
+    expect(  # 66 pairs of prompts; runs of four neighbours in a circle of twelve hold 36 of them
+        len(together) > 40,
+        property="every set of prompts may be drawn",
+        hint="24 draws held few pairs of prompts out together: a run of neighbours is no draw",
     )
     two = as_array(
         answer(["x", "y", "y"], 0.1, np.random.default_rng(0)), (3,), hint="a value each"
@@ -340,7 +361,7 @@ register(
         id="22.6",
         title="A report to review",
         kind="written",
-        points=5,
+        points=6,
         difficulty=3,
         minutes=25,
         importance=5,
@@ -354,7 +375,10 @@ register(
             Criterion(1, "power: 0.56 on 100 prompts is about one standard error above 0.5"),
             Criterion(1, "length: answers are longer; plain and controlled win rate, and gold"),
             Criterion(1, "leakage: rows were split, so prompts are on both sides; split prompts"),
-            Criterion(1, "confounds: batch size and precision differ between the two models"),
+            Criterion(
+                1, "judge: is the order shuffled, and is it a relative of the trained reward?"
+            ),
+            Criterion(1, "confounds: the baseline's settings are not stated, so they may differ"),
             Criterion(1, "one concrete next measurement with its number of prompts and its judge"),
         ),
     )

@@ -114,7 +114,15 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "least standard error",
         ),
-        "up to eight": (Edit("range(1, 65)", "range(1, 9)"), "least standard error|one response"),
+        "up to eight": (Edit("range(1, 65)", "range(1, 9)"), "least standard error|k is at most"),
+        "beyond the budget": (
+            Edit(
+                "int(budget // (per_prompt + 2 * k * per_response))",
+                "max(1, int(budget // (per_prompt + 2 * k * per_response)))",
+            ),
+            "no design costs more than",
+        ),
+        "up to 128": (Edit("range(1, 65)", "range(1, 129)"), "least standard error|k is at most"),
     },
     "22.5": {
         "rows": (
@@ -131,6 +139,26 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "always the same": (
             Edit("rng.permutation(len(different))", "np.arange(len(different))"),
             "rng",
+        ),
+        "another source": (
+            Edit("rng.permutation(", "np.random.permutation("),
+            "drawn with rng",
+        ),
+        "rounded down": (
+            Edit("round(share * len(different))", "int(share * len(different))"),
+            "share is one of the prompts",
+        ),
+        "rounded up": (
+            Edit("round(share * len(different))", "math.ceil(share * len(different))"),
+            "share is one of the prompts",
+        ),
+        "a run of neighbours": (
+            Edit(
+                "held = {different[i] for i in rng.permutation(len(different))[:n]}",
+                "start = rng.integers(len(different))\n"
+                "    held = {different[(start + i) % len(different)] for i in range(n)}",
+            ),
+            "every set of prompts",
         ),
         "none of few": (
             Edit("max(1, round(share * len(different)))", "round(share * len(different))"),
