@@ -97,5 +97,7 @@ def test_what_does_not_fit_is_named(problem):
         penalised_rewards(features[:, :2], weights, covariance, 1.0, anchor)
     with pytest.raises(ShapeError, match="covariance"):
         penalised_rewards(features, weights, covariance[:2], 1.0, anchor)
+    with pytest.raises(InvalidHyperparameterError, match="positive definite"):
+        penalised_rewards(features, weights, -covariance, 1.0, anchor)
     with pytest.raises(NotConvergedError, match="short of the best"):
         solve(problem, tolerance=-1.0)

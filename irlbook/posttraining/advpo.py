@@ -1,7 +1,7 @@
 """AdvPO: the policy that is best against the worst reward that the data leave possible.
 
 A linear reward w . phi(y) was fitted to comparisons. What they leave open is an ellipsoid around
-the estimate, (w - w_hat)^T S^-1 (w - w_hat) <= radius^2, with S the covariance of the estimate.
+the estimate, (w - w_hat)^T S^-1 (w - w_hat) <= radius^2, with S the posterior covariance.
 An adversary picks w there, after the policy:
 
     max_pi min_w  w . (E_pi phi - anchor) - beta KL(pi || pi_ref)
@@ -54,7 +54,7 @@ def penalised_rewards(
     """(R,) w_hat . phi - radius |phi - anchor|_S: each response is charged for its own uncertainty.
 
     Args:
-        features: (R, K). weights: (K,) the estimate. covariance: (K, K) of the estimate.
+        features: (R, K). weights: (K,) the estimate. covariance: (K, K) of the posterior.
         radius: standard deviations, >= 0. anchor: (K,) mean feature of the reference responses.
     """
     _check(features, weights, covariance, radius, anchor)
@@ -83,7 +83,7 @@ def adversarial_optimum(
         beta: the price of a nat, > 0. tolerance: the largest gap that is allowed.
 
     Raises:
-        InvalidHyperparameterError: radius < 0, or beta <= 0.
+        InvalidHyperparameterError: radius < 0, beta <= 0, or a covariance that is none.
         ShapeError: parts that do not belong together.
         NotConvergedError: the gap is above the tolerance.
 
@@ -131,3 +131,8 @@ def _check(features, weights, covariance, radius, anchor) -> None:
         raise ShapeError(f"covariance {covariance.shape} and anchor {anchor.shape} need K = {k}.")
     if not radius >= 0:
         raise InvalidHyperparameterError(f"radius is {radius}; it must not be negative.")
+    if not np.allclose(covariance, covariance.T) or np.linalg.eigvalsh(covariance)[0] <= 0:
+        raise InvalidHyperparameterError(
+            "the covariance is not symmetric and positive definite; take the inverse of the "
+            "posterior's precision, whose prior makes it so."
+        )
