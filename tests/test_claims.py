@@ -158,3 +158,16 @@ def test_the_corrected_t_on_an_example_worked_by_hand():
     claims.over_splits("a", [0.02, 0.04, 0.0, 0.02], held_out=0.2)
     # mean .02, variance .08e-2 / 3; error sqrt(variance * (1/4 + 1/4)); t = 1.732 with 3 degrees
     assert claims.made[0].p == pytest.approx(0.1817, abs=1e-3)
+
+
+def test_signs_count_seeds_and_nothing_else():
+    claims = Claims("a chapter")
+    x = np.array([3600.0, 5, 7, 9, 11, 13, 2, 2])  # ties at the end
+    claims.signs("x is larger", x, np.array([1.0, 1, 1, 1, 1, 1, 2, 2]))
+    claims.signs("y is larger", -x, 100.0)
+    claims.signs("all alike", [2.0, 2.0, 2.0], 2.0)
+    larger, smaller, alike = claims.made
+    assert larger.p == pytest.approx(2 * 0.5**6)  # six of six
+    assert larger.mean == pytest.approx(6 / 8)
+    assert smaller.p == pytest.approx(2 * 0.5**8) and smaller.mean == -1
+    assert alike.p == 1 and alike.mean == 0

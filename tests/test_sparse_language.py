@@ -198,6 +198,22 @@ def test_instruction_rounds_refuse_nonsense(lm):
 # Self-play ----------------------------------------------------------------------------------------
 
 
+def test_losses_to_chance_by_playing_every_game():
+    game = games.NoughtsAndCrosses()
+
+    def lost(board, mine):  # without any memory, seen by whoever moves
+        over = game.result(board)
+        if over is not None:
+            return float((over if mine else -over) < 0)
+        if mine:
+            return lost(game.play(board, board.index(0)), False)
+        return np.mean([lost(game.play(board, m), True) for m in game.moves(board)])
+
+    found = self_play.losses_to_chance(lambda board: board.index(0))
+    assert found == pytest.approx((lost(games.START, True), lost(games.START, False)))
+    assert self_play.losses_to_chance(lambda board: games.best_moves(board)[0]) == (0.0, 0.0)
+
+
 def test_guaranteed_of_a_perfect_and_of_a_foolish_player():
     assert self_play.guaranteed(lambda board: games.best_moves(board)[0]) == (0.0, 0.0)
     foolish = self_play.guaranteed(lambda board: board.index(0))

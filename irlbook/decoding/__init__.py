@@ -53,6 +53,7 @@ __all__, __getattr__, __dir__ = front(
             "SelfPlayConfig",
             "alphazero",
             "guaranteed",
+            "losses_to_chance",
             "network_move",
             "play_game",
             "searched_move",

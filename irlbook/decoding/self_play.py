@@ -8,7 +8,10 @@ network to both:
 
 Unlike `expert_iteration.improve`, which searches every position of the game, self-play sees only
 what its own games lead to. `guaranteed` says exactly what a policy is worth against the best
-opponent there is.
+opponent there is, and `losses_to_chance` how often it loses to a random one.
+
+AlphaZero adds Dirichlet noise to the prior at the root of each search. Here a uniform share is
+mixed into the prior at *every* node, which needs no draw.
 
 Source: Silver et al. 2018, "A general reinforcement learning algorithm that masters chess, shogi,
 and Go through self-play", Science 362; Silver et al. 2017, equation 1.
@@ -33,6 +36,7 @@ __all__ = [
     "SelfPlayConfig",
     "alphazero",
     "guaranteed",
+    "losses_to_chance",
     "network_move",
     "play_game",
     "searched_move",
@@ -111,7 +115,7 @@ class BoardNetwork(nn.Module):
 def network_move(network: BoardNetwork) -> Move:
     """The likeliest move of the network, without any search."""
     evaluate = network.evaluator()
-    return lambda state: _free(state)[int(evaluate(state)[0].argmax())]
+    return lambda state: games.NoughtsAndCrosses().moves(state)[int(evaluate(state)[0].argmax())]
 
 
 def searched_move(network: BoardNetwork, simulations: int, c: float = 1.25) -> Move:
@@ -138,9 +142,34 @@ def guaranteed(move: Move) -> tuple[float, float]:
     @cache
     def theirs(state: games.Board) -> float:
         over = game.result(state)
-        return over if over is not None else max(-ours(game.play(state, m)) for m in _free(state))
+        return (
+            over if over is not None else max(-ours(game.play(state, m)) for m in game.moves(state))
+        )
 
     return ours(games.START) + 0.0, -theirs(games.START) + 0.0
+
+
+def losses_to_chance(move: Move) -> tuple[float, float]:
+    """(as first, as second player) share of games that a policy loses to a random player, exactly.
+
+    Args:
+        move: board -> field, the same each time it is asked.
+    """
+    game = games.NoughtsAndCrosses()
+
+    @cache
+    def ours(state: games.Board) -> float:
+        over = game.result(state)
+        return float(over < 0) if over is not None else theirs(game.play(state, move(state)))
+
+    @cache
+    def theirs(state: games.Board) -> float:
+        over = game.result(state)  # for the random player: a win of theirs is a loss of ours
+        if over is not None:
+            return float(over > 0)
+        return float(np.mean([ours(game.play(state, m)) for m in game.moves(state)]))
+
+    return ours(games.START), theirs(games.START)
 
 
 def play_game(
@@ -200,7 +229,3 @@ def _copy(network: BoardNetwork, config: SelfPlayConfig) -> BoardNetwork:
     twin = BoardNetwork(config.hidden)
     twin.load_state_dict(network.state_dict())
     return twin
-
-
-def _free(state: games.Board) -> list[int]:
-    return [i for i, stone in enumerate(state) if not stone]

@@ -17,6 +17,7 @@ import numpy as np
 
 from irlbook.errors import RewardError, ShapeError
 from irlbook.lm.enumerable import EnumerableLM
+from irlbook.rl.advantages import returns_to_go
 from irlbook.rl.redistribution import attention_shares, prediction_changes
 
 __all__ = [
@@ -125,7 +126,7 @@ def implied_potential(
 
 def rewards_to_go(token_rewards: np.ndarray) -> np.ndarray:
     """(R, L) G_t = sum_{k >= t} r_k."""
-    return np.cumsum(np.asarray(token_rewards)[:, ::-1], axis=1)[:, ::-1]
+    return returns_to_go(np.asarray(token_rewards).T, 1.0).T
 
 
 def gradient_moments(

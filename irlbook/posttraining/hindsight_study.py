@@ -1,7 +1,7 @@
 """The study of chapter 21: DQN with and without hindsight on bit-flip, over the number of bits.
 
 That takes longer than a chapter may, so its result ships with the package, and this is how it was
-made (about five minutes on one core):
+made (about four minutes on one core):
 
     python -m irlbook.posttraining.hindsight_study --parts FOLDER
 

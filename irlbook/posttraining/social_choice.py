@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.optimize import linprog, minimize
+from scipy.optimize import minimize
 from scipy.sparse.csgraph import connected_components
 from scipy.special import logsumexp, softmax
 
@@ -30,6 +30,7 @@ from irlbook.errors import (
 from irlbook.lm.enumerable import tilted
 from irlbook.mdp import as_floats
 from irlbook.preferences.hidden_context import check_preferences
+from irlbook.rl.fictitious_play import solve_matrix_game
 
 __all__ = [
     "Welfare",
@@ -270,20 +271,7 @@ def nash_policy(preferences: Any) -> np.ndarray:
     a Condorcet winner where there is one.
     """
     p = check_preferences(preferences)
-    n = len(p)
-    # maximise v with p(pi > y) = sum_i pi_i p_iy >= v for every y
-    found = linprog(
-        np.append(np.zeros(n), -1.0),
-        A_ub=np.column_stack([-p.T, np.ones(n)]),
-        b_ub=np.zeros(n),
-        A_eq=np.append(np.ones(n), 0.0)[None, :],
-        b_eq=[1.0],
-        bounds=[(0, 1)] * n + [(None, None)],
-        method="highs",
-    )
-    if not found.success:
-        raise NotConvergedError(f"the linear program was not solved: {found.message}")
-    policy = np.maximum(found.x[:n], 0)
+    policy = np.maximum(solve_matrix_game(p)[0], 0)  # the row player's, who receives p(pi > y)
     return policy / policy.sum()
 
 

@@ -1,8 +1,8 @@
 """Self-play on a matrix game: fictitious play, play against the last opponent, and the solution.
 
 Two players with opposite interests choose a row and a column; the row player receives the entry.
-A pair of mixed strategies is a solution if neither gains by changing alone. How much the two could
-gain together is the *duality gap*, or exploitability; it is 0 at a solution and nowhere else.
+A pair of mixed strategies is a solution if neither gains by changing alone. The sum of what each
+gains by changing alone is the *duality gap*; it is 0 at a solution and nowhere else.
 
 Sources: Brown 1951; Robinson 1951 (fictitious play converges); von Neumann 1928.
 """
@@ -41,7 +41,7 @@ class MatrixPlay:
 
 
 def duality_gap(payoff: np.ndarray, row: np.ndarray, column: np.ndarray) -> float:
-    """max_i (M y)_i - min_j (x' M)_j >= 0, eq 21.13: what both could gain, each changing alone.
+    """max_i (M y)_i - min_j (x' M)_j >= 0, eq 21.13: the sum of what each gains by changing alone.
 
     Args:
         payoff: (m, n) to the row player. row: (m,) x. column: (n,) y, distributions.

@@ -2,9 +2,9 @@
 
 A goal-conditioned network Q(s, g, a) plays bit-flip: n bits, action i flips bit i, and each step
 pays -1 until the bits equal the goal. While no episode ever reaches its goal, all rewards are equal
-and nothing can be learnt. The transitions, however, do not depend on the goal. So a stored step may
-be replayed with another goal, one that the same episode reached later, and its reward is computed
-anew (`relabel`). DQN is the same learner with no replaced goal.
+and say nothing about where the goal is. The transitions, however, do not depend on the goal. So a
+stored step may be replayed with another goal, one that the same episode reached later, and its
+reward is computed anew (`relabel`). DQN is the same learner with no replaced goal.
 
 Source: Andrychowicz et al. 2017 (1707.01495), sections 3.1 and 3.3; Mnih et al. 2015 for DQN.
 """

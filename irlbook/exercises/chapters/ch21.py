@@ -256,7 +256,7 @@ def check_duality_gap(answer, rng):
     expect_close(
         got,
         best_row - best_column,
-        property="the gap is what both could gain together (21.13)",
+        property="the gap is what each gains by changing alone, added up (21.13)",
         hint="what would the best row earn against y, and the best column leave to x?",
         mistakes={
             "only the row player may change": best_row - now,
@@ -278,7 +278,7 @@ def check_duality_gap(answer, rng):
 register(
     Exercise(
         id="21.5",
-        title="What both could gain",
+        title="What each could gain alone",
         function="duality_gap",
         points=2,
         difficulty=1,

@@ -131,7 +131,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "half": (
             "def duality_gap(payoff, row, column):\n"
             "    return ((payoff @ column).max() - (row @ payoff).min()) / 2",
-            "both could gain",
+            "added up",
         ),
     },
 }
