@@ -20,7 +20,7 @@ __all__, __getattr__, __dir__ = front(
             "Share",
             "audit_preferences",
             "clustered_share",
-            "disagreement",
+            "label_disagreement",
             "label_noise",
             "leakage",
             "near_duplicates",

@@ -27,7 +27,7 @@ __all__ = [
     "Share",
     "audit_preferences",
     "clustered_share",
-    "disagreement",
+    "label_disagreement",
     "label_noise",
     "leakage",
     "near_duplicates",
@@ -139,7 +139,7 @@ def near_duplicates(
     return found
 
 
-def disagreement(labels: Iterable[Sequence[int]]) -> float:
+def label_disagreement(labels: Iterable[Sequence[int]]) -> float:
     """d: the share of the label pairs of a question that disagree, averaged over questions.
 
     Independent errors give at most 1/2. More says that the labels of a question depend on each
@@ -164,7 +164,7 @@ def label_noise(labels: Iterable[Sequence[int]]) -> float:
 
     If each label is wrong with probability e, independently, two labels of one question disagree
     with probability d = 2 e (1 - e). So e = (1 - sqrt(1 - 2 d)) / 2, with d their
-    `disagreement`. A question that is a coin toss for
+    `label_disagreement`. A question that is a coin toss for
     everybody looks like noise, and a row that was copied looks like agreement.
 
     Args:
@@ -174,7 +174,7 @@ def label_noise(labels: Iterable[Sequence[int]]) -> float:
         e in [0, 1/2]. Where more than half of the pairs disagree it is 1/2, which is a cap and no
         estimate. NaN without a repeated question.
     """
-    d = disagreement(labels)
+    d = label_disagreement(labels)
     return (1 - sqrt(1 - 2 * d)) / 2 if not d > 0.5 else 0.5
 
 
@@ -233,7 +233,7 @@ class Audit:
         copies: rows that repeat an earlier row, word for word.
         near: (i, j, similarity) of rows whose responses are nearly the same, and not the same.
         contradictions: rows that turn an earlier row round.
-        disagree: `disagreement` of the questions that were asked more than once.
+        disagree: `label_disagreement` of the questions that were asked more than once.
         noise: `label_noise` of them.
         repeated: how many such questions there are.
         longer: how often the longer response was chosen.
@@ -329,7 +329,7 @@ def audit_preferences(
         copies=tuple(copies),
         near=tuple(_near_rows(pairs, least)),
         contradictions=tuple(contradictions),
-        disagree=disagreement(labels.values()),
+        disagree=label_disagreement(labels.values()),
         noise=label_noise(labels.values()),
         repeated=sum(len(given) > 1 for given in labels.values()),
         longer=clustered_share(longer, prompts),
