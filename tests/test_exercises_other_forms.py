@@ -105,8 +105,8 @@ def sample_responses(weights, prompts, most, seed):
         "pyplot": """
 def draw_losses(epochs, training, held_out):
     plt.figure()
-    plt.semilogy(epochs, held_out, "--", label="200 other reviews")
-    plt.semilogy(epochs, training, label="the 160 reviews")
+    plt.semilogy(epochs, held_out, "--", label="200 reviews held back")
+    plt.semilogy(epochs, training, label="the 160 Training reviews")
     plt.axvline(min(zip(held_out, epochs))[1])
     plt.xlabel("passes over the data")
     plt.ylabel("Nats per token")
