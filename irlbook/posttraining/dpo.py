@@ -359,7 +359,7 @@ def objective(config: PreferenceConfig | None = None) -> Objective:
             metrics = preference_metrics(policy, reference, c.beta)
         return {"loss": loss, **metrics}
 
-    zero = torch.zeros(1, 2)
+    zero = torch.zeros(1, 2, dtype=torch.float64)
     known = {
         "dpo": lambda: math.log(2),
         "robust": lambda: math.log(2),
