@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -221,11 +221,13 @@ class Execution:
         notebook: with its outputs.
         seconds: wall clock, from the start of the kernel to the end of the last cell.
         megabytes: the most memory that the kernel and its children held (resident set).
+        failed: of an execution that keeps going, each cell that raised an error, and the error.
     """
 
     notebook: NotebookNode
     seconds: float
     megabytes: float
+    failed: tuple[str, ...] = ()
 
 
 def execute(
@@ -233,6 +235,10 @@ def execute(
     out: Path | str | None = None,
     timeout: float | None = 300,
     progress: Progress | None = None,
+    *,
+    first: str = "",
+    env: Mapping[str, str] | None = None,
+    keep_going: bool = False,
 ) -> Execution:
     """Execute a notebook in a fresh kernel, in its own folder.
 
@@ -242,10 +248,13 @@ def execute(
             the execution, what was executed so far is there.
         timeout: seconds that one cell may take; None for no limit.
         progress: called before each code cell and once at the end.
+        first: a line of Python that the kernel runs as it starts; an error in it is only logged.
+        env: variables of the kernel, besides those of this process.
+        keep_going: whether the cells after one that raised an error are executed, too.
 
     Raises:
         NotebookError: the file is not a notebook.
-        CellFailedError: a cell raised an error, or the kernel died in it.
+        CellFailedError: a cell raised an error and `keep_going` is not set, or the kernel died.
         CellTimeoutError: a cell ran past `timeout`.
         MissingDependencyError: the extra `lab` is not installed.
     """
@@ -263,14 +272,15 @@ def execute(
             cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
         notebook,
-        km=AsyncKernelManager(kernel_spec_manager=_this_python()),
+        km=AsyncKernelManager(kernel_spec_manager=_this_python(first)),
         timeout=timeout,
         shutdown_kernel="immediate",
         record_timing=False,
     )
-    env = {"OMP_NUM_THREADS": "1", **os.environ}
+    variables = {"OMP_NUM_THREADS": "1", **os.environ, **(env or {})}
+    failed: list[str] = []
     started = time.perf_counter()
-    with client.setup_kernel(cleanup_kc=True, cwd=str(path.resolve().parent), env=env):
+    with client.setup_kernel(cleanup_kc=True, cwd=str(path.resolve().parent), env=variables):
         kernel: Any = client.km
         with _peak_memory(kernel.provisioner.pid) as memory:
             for done, index in enumerate(codes):
@@ -281,9 +291,10 @@ def execute(
                 try:
                     client.execute_cell(cell, index)
                 except CellExecutionError as error:
-                    raise CellFailedError(
-                        f"{where} failed: {error.ename}: {_ANSI.sub('', error.evalue)}"
-                    ) from error
+                    why = f"{error.ename}: {_ANSI.sub('', error.evalue)}"
+                    if not keep_going:
+                        raise CellFailedError(f"{where} failed: {why}") from error
+                    failed.append(f"{name_of_cell(notebook, index)}: {why}")
                 except ClientTimeoutError as error:
                     raise CellTimeoutError(
                         f"{where} did not end within {timeout:g} s; "
@@ -302,7 +313,7 @@ def execute(
         progress(len(codes), len(codes), "")
     if out is not None:
         write(notebook, out)
-    return Execution(notebook, seconds, memory[0])
+    return Execution(notebook, seconds, memory[0], tuple(failed))
 
 
 def need_jupyter(*packages: str) -> None:
@@ -315,16 +326,15 @@ def need_jupyter(*packages: str) -> None:
         )
 
 
-def _this_python() -> Any:
+def _this_python(first: str = "") -> Any:
     """A list of kernels that holds one: the Python that runs now, whatever else is installed."""
     from ipykernel.kernelspec import make_ipkernel_cmd
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
     class ThisPython(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-            command = make_ipkernel_cmd(
-                executable=sys.executable, extra_arguments=["--log-level=ERROR"]
-            )
+            options = ["--log-level=ERROR"] + [f"--IPKernelApp.exec_lines={first}"] * bool(first)
+            command = make_ipkernel_cmd(executable=sys.executable, extra_arguments=options)
             return KernelSpec(argv=command, language="python")
 
     return ThisPython()

@@ -203,10 +203,16 @@ def run(
     list_chapters: Annotated[
         bool, typer.Option("--list", help="List the chapters, and execute nothing.")
     ] = False,
+    fresh: Annotated[
+        int,
+        typer.Option(help="Run each so often on other seeds, to see which claims hold.", min=0),
+    ] = 0,
 ) -> None:
     """Execute chapters (the tour, unless told) and write a notebook and a page of each.
 
-    A chapter is named by its number (6), its name (tour) or the path of any notebook.
+    A chapter is named by its number (6), its name (tour) or the path of any notebook. With
+    --fresh 2 it is executed twice with seeds that nobody has looked at, and what becomes of each
+    learned claim is written to a table in place of the notebook and the page.
     """
     from irlbook.authoring import notebooks
     from irlbook.authoring.export import write_html
@@ -219,6 +225,9 @@ def run(
         return
     paths = [find_chapter(name) for name in names or ["00"]]
     notebooks.need_jupyter("ipykernel", "nbclient", "nbconvert", "latex2mathml")
+    if fresh:
+        _claims_again(paths, out, fresh)
+        return
     failed = []
     for path in paths:
         copy, page = out / path.name, out / f"{path.stem}.html"
@@ -248,6 +257,21 @@ def run(
             typer.echo(f"{len(failed)} of {len(paths)} failed: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
     next_step("irlbook lab", "opens your own copy of the book, with the exercises")
+
+
+def _claims_again(paths: list[Path], out: Path, draws: int) -> None:
+    """Execute chapters on other seeds; a table of each, and a line that counts what holds."""
+    from irlbook.authoring import fresh
+
+    for path in paths:
+        with _bars() as bars:
+            again = fresh.chapter_again(path, range(1, draws + 1), bars(path))
+        table = out / f"{path.stem}.fresh.csv"
+        fresh.write_table(again, table)
+        typer.echo(f"{path.stem}: {again.summary()}; {table}")
+        for cell in again.failed:
+            typer.echo(f"  {cell.splitlines()[0]}")
+    next_step(f"cat {shlex.quote(str(out))}/*.fresh.csv", "shows each claim")
 
 
 @with_example(app, "irlbook check chapters/06_maximum_entropy_irl.ipynb", "For authors")

@@ -1,0 +1,207 @@
+"""Run a chapter again on draws that nobody has looked at, and see which learned claims hold.
+
+The seeds of a chapter were looked at while it was written: what a sentence says can be true of them
+and of no others. `redraw` gives every seed of a running kernel another stream, so that the same
+cells train on other worlds, data and batches; no cell is changed. Each family of claims is then
+tested anew and held against the text, and nothing is stopped by a claim that does not hold.
+
+Runs that a chapter reads from a file are not made again: their claims come out with the same
+figures in every draw, and `Found.same` marks them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irlbook.authoring.notebooks import Progress, execute, write_atomically
+from irlbook.claims import ON_SOME, Claims, Said, Side
+
+__all__ = ["Again", "Found", "chapter_again", "redraw", "write_table"]
+
+WORDS = ("holds", "direction only", "against", "newly established")
+SINK = "IRLBOOK_FRESH_CLAIMS"  # where the kernel writes what it found, a line a claim
+
+
+@dataclass(frozen=True)
+class Found:
+    """One learned claim of the text and what other draws say of it.
+
+    Attributes:
+        name: the claim.
+        said: what the text says of it.
+        sides: of each draw, corrected for its family.
+        means: of each draw, the effect.
+    """
+
+    name: str
+    said: Said
+    sides: tuple[Side, ...]
+    means: tuple[float, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether all draws give one and the same effect: it comes from a file, or is exact."""
+        return len(self.means) > 1 and len(set(self.means)) == 1
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Of each draw: holds, direction only, against, or newly established."""
+        return tuple(map(self._word, self.sides, self.means))
+
+    def _word(self, side: Side, mean: float) -> str:
+        if self.said == "not established":
+            return "holds" if side == self.said else "newly established"
+        sign = -1 if self.said == "less" else 1
+        if sign * mean <= 0:
+            return "against"
+        established = side == ("less" if sign < 0 else "greater")
+        return "holds" if established or self.said == ON_SOME else "direction only"
+
+
+def redraw(draw: int) -> None:
+    """Give every seed of this process another stream, and let families of claims only report.
+
+    A seed that a cell sets, 3 say, becomes the pair (3, draw): the draws 1, 2, ... have nothing in
+    common with each other or with the chapter's own. Generators that are handed on stay as they
+    are.
+    """
+    import torch
+    from gymnasium.utils import seeding
+
+    generator, sequence, torch_seed = (
+        np.random.default_rng,
+        np.random.SeedSequence,
+        torch.manual_seed,
+    )
+
+    def moved(seed: Any) -> Any:
+        return [*np.ravel(seed).tolist(), 0xF5E5, draw]
+
+    def default_rng(seed: Any = None) -> np.random.Generator:
+        plain = seed is not None and not isinstance(
+            seed, np.random.Generator | np.random.BitGenerator | sequence
+        )
+        return generator(moved(seed) if plain else seed)
+
+    def seed_sequence(entropy: Any = None, **options: Any) -> np.random.SeedSequence:
+        return sequence(entropy if entropy is None else moved(entropy), **options)
+
+    def as_one_number(seed: int) -> int:
+        return int(sequence([int(seed) % 2**64, 0xF5E5, draw]).generate_state(1, np.uint64)[0] >> 1)
+
+    class Generator(torch.Generator):
+        def manual_seed(self, seed: int) -> torch.Generator:
+            return super().manual_seed(as_one_number(seed))
+
+    def np_random(seed: int | None = None) -> tuple[np.random.Generator, Any]:
+        return default_rng(seed), seed
+
+    np.random.default_rng = default_rng
+    np.random.SeedSequence = seed_sequence  # type: ignore[misc, assignment]
+    torch.manual_seed = lambda seed: torch_seed(as_one_number(seed))
+    torch.Generator = Generator  # type: ignore[misc]
+    seeding.np_random = np_random
+    Claims.conclude = _report  # type: ignore[method-assign, assignment]
+    Path(os.environ[SINK]).touch()
+
+
+def _report(claims: Claims, text: Mapping[str, Said]) -> None:
+    """In the place of `Claims.conclude`: write each claim down and stop nothing."""
+    sides = claims.sides()
+    with Path(os.environ[SINK]).open("a", encoding="utf-8") as file:
+        for claim in claims.made:
+            row = {"name": claim.name, "side": sides[claim.name], "mean": claim.mean}
+            file.write(json.dumps({**row, "said": text.get(claim.name)}) + "\n")
+
+
+@dataclass(frozen=True)
+class Again:
+    """What other draws made of a chapter.
+
+    Attributes:
+        claims: those that every draw reached.
+        failed: cells that raised an error, "draw 1, cell 7 of 9 (x = 1): why".
+    """
+
+    claims: tuple[Found, ...]
+    failed: tuple[str, ...]
+
+    def summary(self) -> str:
+        """How many claims hold, of those that were drawn again."""
+        drawn = [found for found in self.claims if not found.same]
+        counts = Counter(word for found in drawn for word in found.words)
+        told = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
+        return (
+            f"{len(drawn)} claims drawn again, {len(self.claims) - len(drawn)} from files"
+            + (f"; of {sum(counts.values())} tests: {told}" if drawn else "")
+            + (f"; {len(self.failed)} cells failed" if self.failed else "")
+        )
+
+
+def chapter_again(
+    path: Path, draws: Sequence[int] = (1, 2), progress: Progress | None = None
+) -> Again:
+    """Execute a chapter once a draw and collect its learned claims.
+
+    Cells that fail are passed over: a check of one particular world may well fail on another. A
+    claim behind one may not have been reached, and is then left out.
+
+    Args:
+        path: the chapter.
+        draws: positive numbers, each another set of seeds.
+        progress: as of `irlbook.authoring.notebooks.execute`.
+
+    Raises:
+        NotebookError, CellTimeoutError: as `irlbook.authoring.notebooks.execute`.
+    """
+    rows: list[dict[str, dict[str, Any]]] = []
+    failed = []
+    with tempfile.TemporaryDirectory() as folder:
+        for draw in draws:
+            sink = Path(folder) / f"{draw}.jsonl"
+            # A cache of its own: what was fine-tuned with the chapter's seeds must not be taken.
+            env = {SINK: str(sink), "IRLBOOK_CACHE": str(Path(folder) / f"cache-{draw}")}
+            first = f"from irlbook.authoring import fresh; fresh.redraw({draw})"
+            done = execute(path, None, None, progress, first=first, env=env, keep_going=True)
+            failed += [f"draw {draw}, {line}" for line in done.failed]
+            lines = sink.read_text(encoding="utf-8").splitlines()  # made by `redraw`
+            rows.append({row["name"]: row for row in map(json.loads, lines)})
+    reached = [name for name in rows[0] if all(name in row for row in rows)]
+    claims = (
+        Found(
+            name,
+            rows[0][name]["said"],
+            tuple(row[name]["side"] for row in rows),
+            tuple(row[name]["mean"] for row in rows),
+        )
+        for name in reached
+    )
+    return Again(tuple(claims), tuple(failed))
+
+
+def write_table(again: Again, path: Path) -> None:
+    """Write one row a claim: what the text says, and for each draw the effect and what it says."""
+    draws = len(again.claims[0].means) if again.claims else 0
+    header = ["claim", "text", "drawn again"]
+    header += [f"{what} {k + 1}" for k in range(draws) for what in ("effect", "draw")]
+    with io.StringIO(newline="") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        for c in again.claims:
+            pairs = zip(c.means, c.words, strict=True)
+            drawn = ["no" if c.same else "yes"]
+            writer.writerow(
+                [c.name, c.said, *drawn, *(x for m, w in pairs for x in (f"{m:.4g}", w))]
+            )
+        write_atomically(path, text.getvalue())

@@ -1,0 +1,60 @@
+"""The claims of a chapter on other seeds: which are drawn again, and what is said of each."""
+
+import csv
+
+import pytest
+from notebook_builder import notebook, save
+
+from irlbook.authoring import fresh
+
+CELLS = """import numpy as np, torch
+from irlbook.claims import Claims
+claims = Claims("a chapter")
+drawn = [np.random.default_rng(seed).normal(5, 1) for seed in range(5)]
+luck = [torch.randn(1, generator=torch.Generator().manual_seed(seed)).item() for seed in range(5)]
+torch.manual_seed(3)
+claims.paired("far above zero", drawn)
+claims.paired("luck", luck)
+claims.paired("from a file", [1.0, 1.1, 0.9, 1.0, 1.2])
+claims.paired("said to be less", np.random.default_rng([1, 2]).normal(5, 1, 5))
+assert drawn[0] == np.random.default_rng(0).normal(5, 1)
+assert abs(drawn[0] - 5.1257302210933933) < 1e-9, "another draw"
+"""
+CONCLUDE = """claims.conclude({
+    "far above zero": "greater", "luck": "not established", "from a file": "greater",
+    "said to be less": "less"})"""
+
+
+def test_claims_are_drawn_again_and_held_against_the_text(tmp_path, call):
+    path = save(notebook(CELLS, CONCLUDE), tmp_path / "01_a.ipynb")
+    code, printed, errors = call("run", path, "--fresh", 2, "--out", tmp_path / "out")
+    assert code == 0, errors
+    assert "3 claims drawn again, 1 from files; of 6 tests:" in printed
+    assert "2 against" in printed and "2 cells failed" in printed
+    assert (
+        "draw 1, cell 1 of 2 (import numpy as np, torch): AssertionError: another draw" in printed
+    )
+    with (tmp_path / "out" / "01_a.fresh.csv").open(newline="") as file:
+        rows = {row["claim"]: row for row in csv.DictReader(file)}
+    assert rows["from a file"]["drawn again"] == "no"
+    assert rows["far above zero"]["drawn again"] == "yes"
+    assert rows["far above zero"]["draw 1"] == rows["far above zero"]["draw 2"] == "holds"
+    assert rows["luck"]["effect 1"] != rows["luck"]["effect 2"]
+    assert rows["said to be less"]["draw 1"] == "against"
+
+
+@pytest.mark.parametrize(
+    ("said", "side", "mean", "word"),
+    [
+        ("greater", "greater", 1.0, "holds"),
+        ("greater", "not established", 1.0, "direction only"),
+        ("greater", "not established", -1.0, "against"),
+        ("greater on some processors", "not established", 1.0, "holds"),
+        ("less", "less", -1.0, "holds"),
+        ("less", "greater", 1.0, "against"),
+        ("not established", "not established", -1.0, "holds"),
+        ("not established", "less", -1.0, "newly established"),
+    ],
+)
+def test_words(said, side, mean, word):
+    assert fresh.Found("a", said, (side,), (mean,)).words == (word,)
