@@ -208,30 +208,69 @@ def test_real_mice_static_reward_meets_the_published_figures(mice):
     fit, nats, rank = static_fit(maze, demos)
     assert nats == pytest.approx(0.817, abs=4e-3) and rank == 12
     assert np.ptp(fit.mode) > 1.0  # no all-zero reward (imitation, issue 808)
+    ranks = [static_fit(maze, demos, sigma)[2] for sigma in (0.3, 0.5, 0.65, 0.8)]
+    assert ranks[0] == 6 and ranks[-1] == 19  # the rank depends on the prior
+    assert ranks == sorted(ranks)
     demos = maze.trajectories([b.nodes for b in read_labyrinth(mice, "D9b")])
     _, nats, rank = static_fit(maze, demos)
     assert 5 <= rank <= 9 and nats < 0.82
 
 
-def test_real_mice_a_reward_for_the_thirsty_ranks_the_port_first(mice):
-    bouts = read_labyrinth(mice, "D9a")
-    plain = labyrinth()
-    maze = thirsty(plain, refill=0.005)
-    n_nodes = plain.mdp.n_states
-    pairs = []
-    for bout in bouts:
-        actions = corridors(bout.nodes, maze.exit)
-        pairs.append((bout.nodes + n_nodes * ~bout.thirst(), actions))
-    features = sparse.hstack([maze.arrivals(), maze.arrives_thirsty()], format="csr")
+def choices_with_needs(maze, bouts):
+    """Choice counts (2 S, A) of bouts on the nodes of the maze, each thirsty or sated."""
+    half = maze.mdp.n_states // 2
+    pairs = [(b.nodes + half * ~b.thirst(), corridors(b.nodes, maze.exit)) for b in bouts]
     demos = Trajectories.from_list(pairs)
-    counts = demos.counts(2 * n_nodes, 3) * len(demos)
-    posterior = Posterior(maze.mdp, features, counts, prior_deviation=0.4, reference=maze.reference)
-    fit = posterior.laplace(tolerance=1e-3)
+    return demos.counts(maze.mdp.n_states, 3) * len(demos)
+
+
+def posterior_with_needs(maze, counts):
+    features = sparse.hstack([maze.arrivals(), maze.arrives_thirsty()], format="csr")
+    return Posterior(maze.mdp, features, counts, prior_deviation=0.4, reference=maze.reference)
+
+
+@pytest.mark.parametrize("refill", [0.005, 0.01])
+def test_real_mice_a_reward_for_the_thirsty_ranks_the_port_first(mice, refill):
+    maze = thirsty(labyrinth(), refill=refill)
+    counts = choices_with_needs(maze, read_labyrinth(mice, "D9a"))
+    fit = posterior_with_needs(maze, counts).laplace(tolerance=1e-3)
     weight = fit.mode[:127].copy()
     sated_rank = 1 + int((weight > weight[116]).sum())
     weight[116] += fit.mode[128]
     assert (weight <= weight[116]).all() and sated_rank >= 10
     assert fit.interval(0.9)[128, 0] > 0
+
+
+def test_real_mice_needs_save_about_a_thousandth_of_a_nat_on_bouts_left_out(mice):
+    bouts = read_labyrinth(mice, "D9a")
+    plain = labyrinth()
+    maze = thirsty(plain, refill=0.01)
+    lost = np.zeros(2)  # nats of the static reward and of the one with needs, five folds
+    for fold in range(5):
+        shown, kept = (
+            choices_with_needs(maze, [b for i, b in enumerate(bouts) if (i % 5 == fold) == left])
+            for left in (False, True)
+        )
+
+        def static(counts):
+            folded = counts[:128] + counts[128:]
+            return Posterior(
+                plain.mdp,
+                plain.arrivals(),
+                folded,
+                prior_deviation=0.4,
+                reference=plain.reference,
+            )
+
+        def needs(counts):
+            return posterior_with_needs(maze, counts)
+
+        for k, model in enumerate((static, needs)):
+            mode = model(shown).laplace(tolerance=1e-3).mode
+            lost[k] -= model(kept).log_likelihood(mode)[0]
+    steps = sum(len(b.nodes) - 1 for b in bouts)
+    assert lost[0] / steps == pytest.approx(0.87, abs=5e-3)
+    assert 0.0005 < (lost[0] - lost[1]) / steps < 0.0015
 
 
 def test_real_mice_deep_fit_neither_collapses_nor_runs_away(mice):
