@@ -292,6 +292,32 @@ def test_labels_needed_between_points_before_and_beyond():
     assert acq.labels_needed(n, curve, 0.9) == 30
 
 
+@pytest.mark.parametrize(
+    "seen, row",
+    [([0.5, 0.4, 0.9, 1.0], 2), ([1.0, 0.9, 0.2, 1.0], 1), ([1.0, 0.8, 0.2, 0.5], None)],
+)
+def test_a_run_stops_with_the_batch_that_was_predicted_and_never_with_the_random_one(seen, row):
+    run = acq.ActiveRun(10 * np.arange(1, 5), np.zeros(4), np.zeros((40, 2)), None, np.array(seen))
+    assert acq.row_of_stop(run, 0.9) == row
+
+
+def test_the_row_of_the_stop_counts_the_labels_of_its_batch():
+    pool = acq.draw_preference_pool(1, prompts=20, responses=4, n_features=3, test_prompts=5)
+    run = acq.run_active(
+        pool,
+        acq.pairs_within(20, 4),
+        "largest difference",
+        RNG(2),
+        measure=within_prompt_spearman,
+        budget=60,
+    )
+    row = acq.row_of_stop(run, 0.9)
+    d = np.subtract(*pool.features.reshape(-1, 3)[run.asked].transpose(1, 0, 2))  # preferred less
+    for k in range(1, row + 1):  # by hand: the model after batch k - 1, on the answers of batch k
+        bought = slice(run.labels[k - 1], run.labels[k])
+        assert (np.mean(d[bought] @ run.weights[k - 1] > 0) >= 0.9) == (k == row)
+
+
 # Duels --------------------------------------------------------------------------------------------
 
 

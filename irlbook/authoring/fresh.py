@@ -27,7 +27,7 @@ import numpy as np
 from irlbook.authoring.notebooks import Progress, execute, write_atomically
 from irlbook.claims import ON_SOME, Claims, Said, Side
 
-__all__ = ["Again", "Found", "chapter_again", "redraw", "write_table"]
+__all__ = ["Again", "Found", "SINK", "WORDS", "chapter_again", "redraw", "write_table"]
 
 WORDS = ("holds", "direction only", "against", "newly established")
 SINK = "IRLBOOK_FRESH_CLAIMS"  # where the kernel writes what it found, a line a claim

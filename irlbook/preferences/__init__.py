@@ -18,6 +18,7 @@ __all__, __getattr__, __dir__ = front(
             "labels_needed",
             "pairs_across",
             "pairs_within",
+            "row_of_stop",
             "run_active",
             "top_rows",
         ],

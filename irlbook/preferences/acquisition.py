@@ -44,6 +44,7 @@ __all__ = [
     "labels_needed",
     "pairs_across",
     "pairs_within",
+    "row_of_stop",
     "run_active",
     "top_rows",
 ]
@@ -412,3 +413,15 @@ def labels_needed(labels: Any, curve: Any, target: float) -> float:
     if k == 0:
         return float(n[0])
     return float(n[k - 1] + (n[k] - n[k - 1]) * (target - y[k - 1]) / (y[k] - y[k - 1]))
+
+
+def row_of_stop(run: ActiveRun, share: float) -> int | None:
+    """Row of `run` at which a project stops that asks how many of the newest answers it predicted.
+
+    That is the first batch of which the model before it had predicted `share` or more. The first
+    batch of a run counts for nothing, because no model chose or predicted it: the row is at least
+    1, and `run.labels` and `run.measured` there are what had been bought and learned with this
+    batch. None if no batch reaches the share.
+    """
+    reached = np.flatnonzero(run.seen_right[1:] >= share)
+    return 1 + int(reached[0]) if reached.size else None
