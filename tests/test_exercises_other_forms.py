@@ -1,4 +1,4 @@
-"""Right answers in another form than the reference's pass, in the labs of chapters 10 and 11."""
+"""Right answers in another form than the reference's pass, in labs 10, 11 and 22."""
 
 from __future__ import annotations
 
@@ -175,6 +175,135 @@ def draw_reliability(margins, won, bins):
     plt.ylabel("share of wins")
     plt.legend()
     return plt.gcf()
+""",
+    },
+    "22L.1": {
+        "a dict of rows, in any order": """
+def clean(rows):
+    answers = {}
+    for x, y, z, who in rows:
+        answers.setdefault((x, min(y, z), max(y, z)), {}).setdefault((y, who))
+    kept, shares = [], []
+    for (x, y, z), given in answers.items():
+        ones, n = sum(chosen == y for chosen, _ in given), len(given)
+        if n > 1:
+            shares.append(ones * (n - ones) / math.comb(n, 2))
+        if ones * 2 != n:
+            won, lost = (y, z) if ones * 2 > n else (z, y)
+            kept.insert(0, next(i for i, row in enumerate(rows) if row[:3] == (x, won, lost)))
+    return np.array(kept), 0.5 * (1 - np.sqrt(max(1 - 2 * sum(shares) / len(shares), 0)))
+""",
+    },
+    "22L.2": {
+        "a dict of totals": """
+def longer(rows):
+    votes = defaultdict(list)
+    for x, y, z, _ in rows:
+        if len(y) != len(z):
+            votes[x].append(1 if len(y) > len(z) else -1)
+    chance = {0: 1.0}
+    for given in votes.values():
+        moved = Counter()
+        for total, p in chance.items():
+            moved[total + sum(given)] += p / 2
+            moved[total - sum(given)] += p / 2
+        chance = moved
+    every = sum(votes.values(), [])
+    p = sum(p for total, p in chance.items() if abs(total) >= abs(sum(every)))
+    return np.mean(np.array(every) > 0), p
+""",
+    },
+    "22L.3": {
+        "breadth first": """
+def split(rows, share, rng):
+    by_text = {}
+    for i, (x, y, z, _) in enumerate(rows):
+        for text in ((0, x), (1, y), (1, z)):
+            by_text.setdefault(text, set()).add(i)
+    left, families = set(range(len(rows))), []
+    while left:
+        family, waiting = set(), {min(left)}
+        while waiting:
+            i = waiting.pop()
+            family.add(i)
+            x, y, z, _ = rows[i]
+            waiting |= (by_text[0, x] | by_text[1, y] | by_text[1, z]) - family
+        families.append(sorted(family))
+        left -= family
+    rng.shuffle(families)
+    held = []
+    while len(held) < share * len(rows):
+        held += families.pop()
+    return [i in held for i in range(len(rows))]
+""",
+    },
+    "22L.4": {
+        "analysis of variance": """
+def pilot(wins):
+    n, k = wins.shape
+    between = k * np.var(wins.mean(axis=1), ddof=1)
+    within = np.var(wins, axis=1, ddof=1).mean()
+    whole = between + (k - 1) * within
+    rho = max(0.0, between - within) / whole if whole else 0.0
+    return float(wins.mean()), np.sqrt(between / k / n), rho
+""",
+    },
+    "22L.5": {
+        "a search that counts both tails": """
+def prompts_for(rate, noise, rho, k, power):
+    q = rate * (1 - noise) + (1 - rate) * noise
+    for n in range(1, 10**6):
+        away = abs(q - 0.5) / np.sqrt(q * (1 - q) * (rho + (1 - rho) / k) / n)
+        if norm.cdf(away - norm.ppf(0.975)) + norm.cdf(-away - norm.ppf(0.975)) >= power:
+            return n
+""",
+        "from the worse side": Edit("(errors / (q - 0.5))", "(errors / (0.5 - q))"),
+    },
+    "22L.6": {
+        "the moments in a list": Edit(
+            "peak = weights + optimiser + max(cache, step)",
+            "moments = [cache, step, gradients, activations + logits]\n"
+            "    peak = float(np.max(moments)) + weights + optimiser",
+        ),
+    },
+    "22L.7": {
+        "pyplot": """
+def draw_studies(ns, alarms, found, power, needed):
+    for place, shares, level in ((1, alarms, 0.05), (2, found, power)):
+        plt.subplot(1, 2, place)
+        plt.hlines(level, min(ns), max(ns), label="wanted")
+        for way in shares:
+            plt.semilogx(ns, shares[way], "--", label=f"the {way} test")
+        plt.xlabel("Prompts of a study")
+        plt.ylabel("Share of studies")
+        plt.legend()
+    plt.vlines(needed, 0, 1)
+    return plt.gcf()
+""",
+    },
+    "22L.8": {
+        "bills first": """
+def plan(rows, wins, sizes, job, offers, order, seed):
+    kept, noise = clean(rows)
+    tidy = [rows[i] for i in kept]
+    out = np.asarray(split(tidy, order["share"], np.random.default_rng(seed)))
+    train, held = np.array(kept)[~out], np.array(kept)[out]
+    steps = order["epochs"] * -(-len(train) // order["batch"])
+    bills = [steps * o["seconds"] / 3600 * o["dollars"] for o in offers]
+    chosen = None
+    for i in np.argsort(bills)[::-1]:
+        o = offers[i]
+        held_there = step_memory(sizes, {**job, "gpus": o["gpus"], "stage": 3})["peak"]
+        if held_there / o["memory"] <= 0.75 and steps * o["seconds"] <= 3600 * order["hours"]:
+            chosen = i
+    return dict(
+        train=train,
+        held_out=held[::-1],
+        length_p=longer(tidy)[1],
+        prompts=prompts_for(order["rate"], noise, pilot(wins)[2], len(wins[0]), order["power"]),
+        offer=chosen,
+        dollars=None if chosen is None else bills[chosen],
+    )
 """,
     },
 }
