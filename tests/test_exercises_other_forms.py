@@ -1,4 +1,4 @@
-"""Right answers in another form than the reference's pass, in labs 10, 11 and 22."""
+"""Right answers in another form than the reference's pass, in labs 10, 11, 21 and 22."""
 
 from __future__ import annotations
 
@@ -175,6 +175,130 @@ def draw_reliability(margins, won, bins):
     plt.ylabel("share of wins")
     plt.legend()
     return plt.gcf()
+""",
+    },
+    "21L.1": {
+        "backwards, for all states": """
+def search_cost(moves, ends, paid, start, horizon):
+    chain = np.where(ends[:, None], 0.0, moves.mean(axis=1))
+    hit = length = np.zeros(len(ends))
+    for _ in range(horizon):
+        hit = chain @ np.where(ends, paid > 0, hit)
+        length = ~ends + chain @ length
+    return hit[start], length[start] / hit[start]
+""",
+    },
+    "21L.2": {
+        "one equation at a time, without the columns of ends": """
+def potential_of(extra, moves, ends, discount):
+    rows, wanted, free = [], [], np.flatnonzero(~ends)
+    for s in free:
+        for a, t in np.argwhere(moves[s] > 0):
+            row = np.zeros(len(ends))
+            row[t] += discount
+            row[s] -= 1
+            rows.append(row[free])
+            wanted.append(extra[s, a, t])
+    rows, wanted, potential = np.array(rows), np.array(wanted), np.zeros(len(ends))
+    potential[free] = np.linalg.solve(rows.T @ rows, rows.T @ wanted)
+    return potential, np.linalg.norm(rows @ potential[free] - wanted, np.inf)
+""",
+    },
+    "21L.3": {
+        "episodes in a loop, choice": """
+def explore(moves, ends, paid, start, extra, initial, settings, seed):
+    rng, q, record = np.random.default_rng(seed), initial.copy(), []
+    visits, found = np.zeros(q.shape, dtype=int), False
+    while not found and len(record) < settings["limit"]:
+        s = start
+        for _ in range(settings["horizon"]):
+            best = [a for a in range(q.shape[1]) if q[s, a] == max(q[s])]
+            a = rng.choice(best)
+            t = rng.choice(len(ends), p=moves[s, a])
+            visits[s, a] += 1
+            bonus = settings["scale"] * visits[s, a] ** -0.5
+            ahead = settings["discount"] * (1 - ends[t]) * max(q[t])
+            reward = paid[t] + extra[s, a, t] + bonus
+            q[s, a] = (1 - settings["alpha"]) * q[s, a] + settings["alpha"] * (reward + ahead)
+            record.append([s, a, t])
+            s, found = t, paid[t] > 0
+            if ends[t] or len(record) == settings["limit"]:
+                break
+    return record, q
+""",
+    },
+    "21L.4": {
+        "by the binomial distribution": """
+def verdicts(first, pairs, level):
+    from scipy.stats import binom
+
+    p, side = [], []
+    for one, other in pairs:
+        a, b = np.sum(first[one] > first[other]), np.sum(first[other] > first[one])
+        p.append(min(1.0, 2 * binom.cdf(min(a, b), a + b, 0.5)))
+        side.append(1 if a > b else -1)
+    raised, largest = [0.0] * len(p), 0.0
+    for place, number in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        largest = max(largest, min(1.0, (len(p) - place) * p[number]))
+        raised[number] = largest
+    return raised, [s if x < level else 0 for s, x in zip(side, raised)]
+""",
+    },
+    "21L.5": {
+        "steps, sorted times": """
+def draw_search(steps, first, chance):
+    plt.semilogx(steps, chance, ":", label="chance alone")
+    for name, found in first.items():
+        share = np.searchsorted(np.sort(found), steps, side="right") / len(found)
+        plt.step(steps, share, label=name)
+    plt.xlabel("Steps")
+    plt.ylabel("Share that found it")
+    plt.legend(loc="upper left")
+    return plt.gcf()
+""",
+    },
+    "21L.6": {
+        "differences of all pairs of steps": """
+def decompose(pairs, totals, n_pairs, subset):
+    rows, right = [], []
+    for row, total in zip(pairs, totals):
+        steps = np.eye(n_pairs)[row[row >= 0]]
+        rows.append(steps.sum(axis=0))
+        right.append(total)
+        t, k = len(steps), min(subset, len(steps))
+        for i in range(t):
+            for j in range(i):
+                rows.append(np.sqrt((t - k) / k / (t - 1)) * (steps[i] - steps[j]))
+                right.append(0.0)
+    return np.linalg.pinv(np.array(rows)) @ np.array(right)
+""",
+    },
+    "21L.7": {
+        "by pairs of times, last walk first": """
+def hindsight(states, actions, cell):
+    found = []
+    for path, chosen in zip(states[::-1], actions[::-1]):
+        path = path[path >= 0]
+        t, later = np.triu_indices(len(path), 1)
+        found.append(np.stack([path[t], chosen[t], path[t + 1], cell[path[later]]], axis=1))
+    rows = np.concatenate(found)
+    return rows, cell[rows[:, 2]] == rows[:, 3]
+""",
+    },
+    "21L.8": {
+        "Q-learning on all goals at once": """
+def to_any_cell(states, actions, cell, discount):
+    goals, rng = np.arange(cell.max() + 1), np.random.default_rng(0)
+    q = np.zeros((len(goals), len(cell), actions.max() + 1))
+    walked, t = np.nonzero(actions >= 0)
+    steps = np.stack([states[walked, t], actions[walked, t], states[walked, t + 1]], axis=1)
+    over = np.zeros(len(cell), dtype=bool)
+    over[[path[path >= 0][-1] for path in states if path[-1] < 0]] = True
+    for sweep in range(4):
+        for s, a, after in rng.permutation(steps):
+            ahead = np.where(cell[after] == goals, 1.0, (1 - over[after]) * q[:, after].max(axis=1))
+            q[:, s, a] += 0.5 / (1 + sweep) * (discount * ahead - q[:, s, a])
+    return q.argmax(axis=2)
 """,
     },
     "22L.1": {

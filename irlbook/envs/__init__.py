@@ -43,7 +43,7 @@ __all__, __getattr__, __dir__ = front(
         "bitflip": ["BitFlipEnv", "bit_flip", "bits"],
         "cartpole": ["FixedHorizonCartPole", "FixedHorizonCartPoleVector", "upright"],
         "chain": ["ChainEnv", "cloning_chain", "combination_lock", "noisy_chain"],
-        "doors": ["two_rooms"],
+        "doors": ["key_and_door", "random_layout", "two_rooms"],
         "features": ["coordinate_features", "macrocell_features", "radial_features"],
         "garnet": ["GarnetEnv"],
         "gridworld": ["GridWorldEnv", "coordinates", "grid_transitions", "wall_mask"],
