@@ -57,4 +57,4 @@ def test_claims_are_drawn_again_and_held_against_the_text(tmp_path, call):
     ],
 )
 def test_words(said, side, mean, word):
-    assert fresh.Found("a", said, (side,), (mean,)).words == (word,)
+    assert fresh.Redrawn("a", said, (side,), (mean,)).words == (word,)

@@ -6,7 +6,7 @@ cells train on other worlds, data and batches; no cell is changed. Each family o
 tested anew and held against the text, and nothing is stopped by a claim that does not hold.
 
 Runs that a chapter reads from a file are not made again: their claims come out with the same
-figures in every draw, and `Found.same` marks them.
+figures in every draw, and `Redrawn.same` marks them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ import numpy as np
 from irlbook.authoring.notebooks import Progress, execute, write_atomically
 from irlbook.claims import ON_SOME, Claims, Said, Side
 
-__all__ = ["Again", "Found", "SINK", "WORDS", "chapter_again", "redraw", "write_table"]
+__all__ = ["Again", "Redrawn", "SINK", "WORDS", "chapter_again", "redraw", "write_table"]
 
 WORDS = ("holds", "direction only", "against", "newly established")
 SINK = "IRLBOOK_FRESH_CLAIMS"  # where the kernel writes what it found, a line a claim
 
 
 @dataclass(frozen=True)
-class Found:
+class Redrawn:
     """One learned claim of the text and what other draws say of it.
 
     Attributes:
@@ -134,7 +134,7 @@ class Again:
         failed: cells that raised an error, "draw 1, cell 7 of 9 (x = 1): why".
     """
 
-    claims: tuple[Found, ...]
+    claims: tuple[Redrawn, ...]
     failed: tuple[str, ...]
 
     def summary(self) -> str:
@@ -179,7 +179,7 @@ def chapter_again(
             rows.append({row["name"]: row for row in map(json.loads, lines)})
     reached = [name for name in rows[0] if all(name in row for row in rows)]
     claims = (
-        Found(
+        Redrawn(
             name,
             rows[0][name]["said"],
             tuple(row[name]["side"] for row in rows),
