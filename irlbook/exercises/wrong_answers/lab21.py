@@ -313,6 +313,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "never found it are left out",
         ),
+        "nothing seen is a proof": (
+            Edit(_P, "binomtest(a, a + b).pvalue if a + b else 0.0"),
+            "two-sided sign tests",
+        ),
         "above 1": (Edit("np.minimum(corrected, 1.0)", "corrected"), "above 1"),
         "uncorrected verdict": (
             Edit("corrected < level", "p < level"),
@@ -528,6 +532,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("there, best = cell == goal,", "there, best = np.arange(len(cell)) == goal,"),
             "95 ?%",
         ),
+        "no hurry": (Edit("q = discount * chances", "q = chances"), "95 ?%"),
         "one policy": (
             Edit("return np.array(policy)", "return np.array(policy[:1] * len(policy))"),
             "95 ?%",
