@@ -132,6 +132,17 @@ def build(name: str, task: str = "ForCausalLM", scale: float = 5.0, seed: int = 
     return model.float().eval()
 
 
+def exact_norms(model):
+    """Norms in float64, in place: the RMS norms of transformers compute in float32 always."""
+    for module in model.modules():
+        for name, norm in module.named_children():
+            if type(norm).__name__.endswith("RMSNorm"):
+                double = torch.nn.RMSNorm(norm.weight.shape, norm.variance_epsilon).double()
+                double.weight = norm.weight
+                setattr(module, name, double)
+    return model
+
+
 def alone(model, groups: list[Group]) -> Tensor:
     """(N,) log-probabilities of the response tokens; each response by itself, without a pad."""
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -362,6 +363,15 @@ def not_a_number(weights):
         ({"keys": {"split.count": 3}}, UnsupportedModelError, "one of 3 parts"),
         ({"keys": {"llama.block_count": None}}, ModelFileError, "does not say its block_count"),
         ({"keys": {"llama.block_count": 3}}, ModelFileError, "lacks 9 of the tensors"),
+        ({"keys": {"llama.block_count": 10**6}}, ModelFileError, "1000000 layers, and holds 20 "),
+        ({"keys": {"llama.block_count": "two"}}, ModelFileError, "llama.block_count = 'two'"),
+        ({"keys": {"llama.attention.head_count": 0}}, ModelFileError, "head_count = 0"),
+        ({"keys": {"llama.rope.freq_base": -1.0}}, ModelFileError, "freq_base = -1"),
+        (
+            {"keys": {"llama.attention.layer_norm_rms_epsilon": math.nan}},
+            ModelFileError,
+            "epsilon = nan",
+        ),
         ({"keys": {"llama.expert_count": 8}}, UnsupportedModelError, "expert_count = 8"),
         (
             {"keys": {"llama.rope.scaling.type": "yarn"}},

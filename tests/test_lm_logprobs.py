@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from architectures import exact_norms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -46,14 +47,8 @@ def sharpened(model, scale: float = 25.0):
 
 
 def exact(model):
-    """Norms in float64: those of transformers compute in float32 whatever the weights are."""
-    for module in model.modules():
-        for name, norm in module.named_children():
-            if type(norm).__name__.endswith("RMSNorm"):
-                double = torch.nn.RMSNorm(norm.weight.shape, norm.variance_epsilon).double()
-                double.weight = norm.weight
-                setattr(module, name, double)
-    return sharpened(model.double(), 8.0)
+    """A model that computes all of it in float64, with sharp predictions."""
+    return sharpened(exact_norms(model.double()), 8.0)
 
 
 MODELS = {

@@ -532,3 +532,56 @@ def test_an_adapter_of_a_reward_model_is_no_language_model(saved, tokenizer, tmp
         load_reward_model(policy)
     with pytest.raises(UnsupportedModelError, match="has an adapter already"):
         add_lora(load_lm(policy)[0])
+
+
+# Damaged files, found by tests/attack/malformed.py ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("tokenizer_config.json", "[]", "tokenizer_config.json is damaged .it holds no object"),
+        ("tokenizer_config.json", "{", "tokenizer_config.json is damaged"),
+        ("tokenizer.json", "7", "cannot be loaded here: AttributeError"),
+        ("adapter_config.json", '{"task_type": ', "adapter_config.json is damaged"),
+        ("adapter_config.json", '{"task_type": "CAUSAL_LM"}', "does not name the model"),
+    ],
+)
+def test_a_damaged_small_file_is_named(file, content, words, saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "damaged")
+    (folder / file).write_text(content)
+    if "not name" in words:
+        pytest.importorskip("peft")
+    with pytest.raises(UnsupportedModelError, match=words) as found:
+        load_lm(folder)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_attention_heads": 7}, "not a multiple of the number of attention heads"),
+        ({"num_attention_heads": 0}, "ZeroDivisionError"),
+        ({"hidden_act": "os.system"}, "KeyError: 'os.system'"),
+        ({"num_hidden_layers": 10**6}, "says that it has 1000000 layers"),
+    ],
+)
+def test_settings_that_make_no_model_are_named(change, words, saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "odd")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | change))
+    with pytest.raises(UnsupportedModelError, match=words):
+        load_lm(folder)
+
+
+def test_a_damaged_adapter_is_named_and_none_is_completed_by_chance(saved, tokenizer, tmp_path):
+    pytest.importorskip("peft")
+    folder = save(add_lora(load_lm(saved)[0], rank=2), tokenizer, tmp_path / "adapter")
+    file = folder / "adapter_model.safetensors"
+    weights = load_file(file)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UnsupportedModelError, match="the adapter in .*SafetensorError"):
+        load_lm(folder)
+    save_file({name: one for name, one in weights.items() if "layers.1" not in name}, file)
+    with pytest.raises(UnsupportedModelError, match="missing adapter keys"):
+        load_lm(folder)

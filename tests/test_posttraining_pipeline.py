@@ -117,6 +117,17 @@ def test_the_commands_hand_one_another_their_models(world, call, tmp_path):
     assert code == 0 and "mean score -" in out
 
 
+def test_scores_that_are_no_numbers_are_an_error_and_not_a_result(world, call, tmp_path):
+    model, tokenizer = models.load_lm(world / "start")
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
+    models.save(model, tokenizer, tmp_path / "nan")
+    code, out, err = call("score", "--model", tmp_path / "nan", "--data", world / "pairs.jsonl")
+    assert code == 1 and "next:" not in out
+    assert "12 of 12 records get a score that is no finite number" in err
+    assert "pairs.jsonl:1" in err
+
+
 def test_samples_are_rows_that_can_be_trained_on_and_scored(world, call, tmp_path):
     """The log-probabilities that were sampled are those that `score` finds."""
     out = tmp_path / "drawn.jsonl"

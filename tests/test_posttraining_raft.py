@@ -168,6 +168,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(start, tmp_path, monkeypatch, 
     policy, reports = raft(*start, PROMPTS, taste, settings, seed=3, gold=taste, out=tmp_path)
     assert numbers(reports) == numbers(whole[1])
     assert all(p.equal(q) for p, q in zip(policy.parameters(), whole[0].parameters(), strict=True))
+    (tmp_path / "round-0001" / "checkpoints").mkdir(parents=True)  # a kill before its removal
     again = raft(*start, PROMPTS, None, settings, seed=3, gold=taste, out=tmp_path)
     assert numbers(again[1]) == numbers(reports)  # done: nothing is asked any more
     assert [path.name for path in tmp_path.iterdir()] == ["policy.safetensors"]

@@ -292,7 +292,7 @@ def check(paths: Paths = None) -> None:
         try:
             problems = lint(path)
         except NotebookError as error:
-            problems = [str(error)]
+            problems = [str(error).removeprefix(f"{path}: ")]
         for problem in problems:
             typer.echo(f"{path}: {problem}")
         found += len(problems)

@@ -314,6 +314,15 @@ def _check_settings(found: GGUFFile) -> None:
             f"{found.path} does not say its {', '.join(missing)}, so it describes no {kind} model. "
             "Fetch it again, or convert the model again."
         )
+    if broken := [
+        f"{kind}.{key} = {own[key]!r}"
+        for key in sorted(KEYS & set(own))
+        if not isinstance(own[key], list) and not _is_size(own[key])
+    ]:
+        raise ModelFileError(
+            f"{found.path} has settings that no model has: {', '.join(broken)}. It is damaged: "
+            "fetch it again, or convert the model again."
+        )
     heads = own["attention.head_count"]
     odd = {key for key in KEYS & set(own) if isinstance(own[key], list)}
     unread = {key for key in set(own) - KEYS if own[key] not in (0, "none")}
@@ -331,9 +340,18 @@ def _check_settings(found: GGUFFile) -> None:
         )
 
 
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf  # NaN is neither
+
+
 def _check_tensors(found: GGUFFile) -> None:
     """Exactly the tensors of its architecture; the head may be the embedding's."""
     layers = found.values[f"{found.architecture}.block_count"]
+    if layers > len(found.types):  # millions, say: their names alone would fill the memory
+        raise ModelFileError(
+            f"{found.path} says that it has {layers} layers, and holds {len(found.types)} tensors. "
+            "Fetch it again, or convert the model again."
+        )
     need = {"token_embd.weight", "output_norm.weight"}
     need |= {f"blk.{i}.{part}.weight" for i in range(layers) for part in LAYER}
     if found.architecture == "qwen2":

@@ -45,6 +45,7 @@ __all__ = [
     "GENERIC_TOKENIZERS",
     "KINDS",
     "MODEL_FILES",
+    "MOST_LAYERS",
     "PICKLES",
     "REWARD_HEADS",
     "adapter_task",
@@ -68,6 +69,7 @@ REWARD_HEADS = ("ForSequenceClassification",)
 NEW_HEAD, OLD_HEADS = ("score.",), ("lm_head.", "embed_out.")
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 MODEL_FILES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".md")
+MOST_LAYERS = 10_000
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -473,6 +475,12 @@ def _pickle_message(what: str) -> str:
 def _check_head(source: Path | str, heads: Sequence[str], wanted: str, options: dict) -> Any:
     config = _from_pretrained(transformers.AutoConfig, source, options)
     names = getattr(config, "architectures", None) or []
+    layers = getattr(config, "num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > MOST_LAYERS:  # to count their weights takes hours
+        raise UnsupportedModelError(
+            f"{source} says that it has {layers} layers; no model has more than {MOST_LAYERS}. Its "
+            "config.json is damaged: fetch or save the model again."
+        )
     if not any(name.endswith(tuple(heads)) for name in names):
         raise UnsupportedModelError(
             f"{source} is {', '.join(names) or 'of no stated architecture'}, not {wanted}."
@@ -505,7 +513,7 @@ def _tokenizer_loader(source: Path | str) -> Any:
     splits words and adds a token.
     """
     if isinstance(source, Path) and (source / "tokenizer_config.json").is_file():
-        name = json.loads((source / "tokenizer_config.json").read_text()).get("tokenizer_class")
+        name = _settings(source / "tokenizer_config.json").get("tokenizer_class")
         if name in GENERIC_TOKENIZERS and (source / "tokenizer.json").is_file():
             return PreTrainedTokenizerFast
     return transformers.AutoTokenizer
@@ -588,8 +596,10 @@ def _from_pretrained(loader: Any, source: Path | str, options: dict) -> Any:
         raise ModelNotFoundError(
             f"the weights of {source} are cut off or damaged ({error}). Fetch or save them again."
         ) from error
-    except (OSError, ValueError) as error:
-        text = str(error)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of any kind: what a damaged file leads transformers to
+        text = " ".join(str(error).split()) or type(error).__name__
         if "safetensors" in text and weights:
             raise UnsafeWeightsError(_pickle_message(str(source))) from error
         if "trust_remote_code" in text or "custom code" in text:
@@ -602,11 +612,13 @@ def _from_pretrained(loader: Any, source: Path | str, options: dict) -> Any:
                 f"{source} could not be loaded: it does not exist, is incomplete, or cannot be "
                 "reached from here. Check the name; without a network, give a folder, or fetch "
                 "it before (`hf download NAME`) and set HF_HOME to where it lies.\n"
-                f"  said: {text.splitlines()[0] if text else type(error).__name__}"
+                f"  said: {text[:300]}"
             ) from error
+        if not isinstance(error, ValueError):  # 'KeyError: 3' says more than '3'
+            text = f"{type(error).__name__}: {text}"
         raise UnsupportedModelError(
-            f"{source} cannot be loaded here: {text} Give a folder that save_pretrained wrote, or "
-            "a model of an architecture that this transformers knows."
+            f"{source} cannot be loaded here: {text[:600].rstrip('.')}. Give a folder that "
+            "save_pretrained wrote, or a model of an architecture that this transformers knows."
         ) from error
 
 
@@ -624,7 +636,47 @@ def adapter_task(source: Path | str) -> str | None:
     """CAUSAL_LM or SEQ_CLS where a folder holds a LoRA adapter of that kind; None elsewhere."""
     if not (isinstance(source, Path) and (source / "adapter_config.json").is_file()):
         return None
-    return json.loads((source / "adapter_config.json").read_text()).get("task_type") or "CAUSAL_LM"
+    return _settings(source / "adapter_config.json").get("task_type") or "CAUSAL_LM"
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The object in a small file of JSON that comes with a model."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnsupportedModelError(
+            f"{path} is damaged ({error}). Fetch or save the model again."
+        ) from error
+    return found
+
+
+def _base_of(folder: Path) -> str:
+    """The model that an adapter belongs to."""
+    base = _settings(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not (isinstance(base, str) and base):
+        raise UnsupportedModelError(
+            f"{folder} is an adapter whose adapter_config.json does not name the model that it "
+            "belongs to. Write its name or folder there, as base_model_name_or_path."
+        )
+    return base
+
+
+def _with_adapter(peft: Any, model: Any, folder: Path, **options: Any) -> Any:
+    """A model with the adapter of a folder on it, all of whose weights are there."""
+    try:
+        with quiet(), warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            return peft.PeftModel.from_pretrained(model, folder, **options)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of any kind: what a damaged file leads peft to
+        text = " ".join(str(error).split())[:600].rstrip(".")
+        raise UnsupportedModelError(
+            f"the adapter in {folder} cannot be put on its model ({type(error).__name__}: {text}). "
+            "Fetch or save it again; it must belong to the model that adapter_config.json names."
+        ) from error
 
 
 def _load_adapter(
@@ -635,10 +687,8 @@ def _load_adapter(
         raise UnsupportedModelError(
             f"{folder} is an adapter for {adapter_task(folder)}, not for a causal language model."
         )
-    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
-    model, tokenizer = load_lm(base, device, dtype, offline=offline)
-    with quiet():
-        model = peft.PeftModel.from_pretrained(model, folder, is_trainable=True)
+    model, tokenizer = load_lm(_base_of(folder), device, dtype, offline=offline)
+    model = _with_adapter(peft, model, folder, is_trainable=True)
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = load_tokenizer(folder)
     return model.to(device).eval(), tokenizer
@@ -655,10 +705,10 @@ def _load_reward_adapter(
             "from it, save it merged first: model, tokenizer = load_lm(folder); "
             "save(model.merge_and_unload(), tokenizer, new_folder)."
         )
-    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
-    model, tokenizer = load_reward_model(base, device, dtype, offline=offline, new_head=True)
-    with quiet():
-        model = peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
+    model, tokenizer = load_reward_model(
+        _base_of(folder), device, dtype, offline=offline, new_head=True
+    )
+    model = _with_adapter(peft, model, folder).merge_and_unload()
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = load_tokenizer(folder)
         model.config.pad_token_id = tokenizer.pad_token_id

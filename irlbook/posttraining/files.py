@@ -22,6 +22,7 @@ from irlbook.errors import (
     CheckpointError,
     InvalidDataError,
     InvalidHyperparameterError,
+    NotFiniteError,
     RewardError,
     SamplingError,
     TokenizerError,
@@ -160,6 +161,13 @@ def _scores(
             raise TokenizerError(f"{name} and its reference {reference} have other tokens.")
         base = score(ResponseScorer(other), coded.groups, responses, config, pad)
         scores = dpo.implicit_rewards(scores, base, beta)
+    broken = (~scores.isfinite()).any(1).nonzero().flatten().tolist()
+    if broken:
+        raise NotFiniteError(
+            f"{name}: {len(broken)} of {len(scores)} records get a score that is no finite number, "
+            f"first {coded.place(broken[0])}. If it is all of them the weights are damaged, or "
+            "have diverged in training; fetch or train the model again."
+        )
     return scores, coded
 
 
@@ -281,6 +289,6 @@ def is_classifier(name: str | Path, revision: str | None = None) -> bool:
         return task == "SEQ_CLS"
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError):
+    except Exception:
         return False  # the loader of language models says what is wrong
     return any(head.endswith(models.REWARD_HEADS) for head in config.architectures or [])

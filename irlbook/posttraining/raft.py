@@ -285,13 +285,17 @@ class _Store:
                 with torch.no_grad():
                     for name, p in policy.named_parameters():
                         p.copy_(file.get_tensor(name))
-            return [RaftRound(**row) for row in kept["reports"]]
+            reports = [RaftRound(**row) for row in kept["reports"]]
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, ResumeMismatchError):
                 raise
             raise CheckpointError(
                 f"{self.path} cannot be read: {error}. Start over with resume=False (--restart)."
             ) from error
+        for report in reports:  # a kill may have struck before their steps were removed
+            if is_main_process() and (steps := self.steps(report.round)) is not None:
+                shutil.rmtree(steps, ignore_errors=True)
+        return reports
 
     def save(self, policy: nn.Module, reports: Sequence[RaftRound]) -> None:
         if self.path is None or (steps := self.steps(reports[-1].round)) is None:
