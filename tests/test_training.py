@@ -554,6 +554,11 @@ with open(sys.argv[1] + "." + os.environ["RANK"], "w") as file:
 RUNS = [("dpo", 40, False), ("kto", 1, False), ("simpo", 10**6, False), ("ipo", 40, True)]
 
 
+def processes_of(checkpoint):
+    """How many made the step, as the checkpoint says."""
+    return json.loads((checkpoint / "state.json").read_text())["processes"]
+
+
 def test_two_processes_give_the_numbers_of_one(tmp_path):
     """With whole weights each (DDP), and with the weights split (FSDP); resumed by one process."""
     script = tmp_path / "ranks.py"
@@ -572,9 +577,13 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
         objective = dpo.objective(dpo.PreferenceConfig(loss))
         result = train(model, groups, objective, settings, extra=extra)
         rows = [[row["loss"], row["grad_norm"]] for row in result.history]
-        shutil.rmtree(tmp_path / f"run{loss}" / "checkpoints" / "step-00000003")
+        checkpoints = tmp_path / f"run{loss}" / "checkpoints"
+        assert processes_of(checkpoints / "step-00000003") == 2
+        shutil.rmtree(checkpoints / "step-00000003")
         resumed = Bigram()
         train(resumed, groups, objective, settings, extra=extra, out=tmp_path / f"run{loss}")
+        assert processes_of(checkpoints / "step-00000002") == 2
+        assert processes_of(checkpoints / "step-00000003") == 1
         torch.testing.assert_close(resumed.table, model.table, rtol=0, atol=1e-12)
         for found in together:
             np.testing.assert_allclose(found[k][0], rows, rtol=1e-12)

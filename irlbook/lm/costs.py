@@ -132,6 +132,7 @@ class Memory:
     Attributes:
         activations: what the layers keep for the backward pass.
         head: the same for logits and their loss.
+        again: what one layer keeps that is computed again, where layers are checkpointed.
     """
 
     weights: float
@@ -139,15 +140,19 @@ class Memory:
     optimiser: float
     activations: float
     head: float
+    again: float = 0.0
 
     @property
     def peak(self) -> float:
         """The larger of two moments: before the backward pass, when all activations are kept, and
-        after it, when all gradients are there.
+        after it, when all gradients are there. Where layers are checkpointed, the last of them has
+        just been computed again at the first moment, and the first of them at the second; the
+        logits are gone by then.
 
         This holds for a step of one micro-batch. With gradient accumulation the gradients of the
         first stay while the second has its activations, and the peak is `total`."""
-        return self.weights + self.optimiser + max(self.activations + self.head, self.gradients)
+        first = self.activations + max(self.head, self.again)
+        return self.weights + self.optimiser + max(first, self.again + self.gradients)
 
     @property
     def total(self) -> float:
@@ -215,13 +220,14 @@ def training_memory(
 
     gathered = c.layer * p.weight if stage == 3 and processes > 1 else 0.0
     kept = 6 * c.hidden + 5 * c.heads * c.head_size + 4 * c.intermediate
-    per_token = c.layers * c.hidden + kept if checkpointing else c.layers * kept
+    per_token = c.layers * (c.hidden if checkpointing else kept)
     return Memory(
         weights=(c.parameters + adapter) * p.weight * share(3) + gathered,
         gradients=trained * p.gradient * share(2),
         optimiser=trained * p.optimiser * share(1),
         activations=tokens * (per_token + 3 * c.hidden) * p.activation,
         head=3 * predicted * c.vocabulary * p.logit,
+        again=tokens * kept * p.activation if checkpointing else 0.0,
     )
 
 
@@ -252,10 +258,42 @@ def forward_flops(architecture: Architecture, groups: Sequence[Lengths]) -> floa
 
 
 def training_flops(
-    architecture: Architecture, groups: Sequence[Lengths], *, checkpointing: bool = False
+    architecture: Architecture,
+    groups: Sequence[Lengths],
+    *,
+    rank: int | None = None,
+    checkpointing: bool = False,
 ) -> float:
-    """Forwards and backwards: three passes, or four if the layers are computed again."""
-    return (4 if checkpointing else 3) * forward_flops(architecture, groups)
+    """Forwards and backwards: three passes, of which an adapter saves most of the third.
+
+    Of the two passes backwards one gives the gradients of inputs and one those of weights. Frozen
+    weights need no gradient; scores and values of attention are products of activations, which
+    need both. In the first layer no adapter stands before queries, keys and values, so the
+    gradients of their inputs are left out, too; not with checkpointing, for which transformers asks
+    for these gradients.
+
+    Args:
+        rank: of a LoRA adapter on all of `ADAPTED`; None trains all weights.
+        checkpointing: the layers are computed again, all but the last product of each, whose
+            result no gradient needs.
+
+    Raises:
+        InvalidHyperparameterError: a rank below 1.
+    """
+    c = architecture
+    tokens = sum(prompt + sum(responses) for prompt, responses in groups)
+    once = forward_flops(c, groups)
+    head = 2 * c.embedding * sum(sum(responses) for _, responses in groups)
+    last_in, last_out = c.matrices["down"]
+    if rank is None:
+        again = once - head - 2 * c.layers * last_in * last_out * tokens
+        return 3 * once + (again if checkpointing else 0)
+    thin = 2 * adapter_parameters(c, rank) * tokens
+    weights = 2 * c.layers * c.layer * tokens + head  # the products with frozen matrices
+    first = [c.matrices[name] for name in ("q", "k", "v")]
+    spared = 0 if checkpointing else 2 * tokens * sum(a * b + rank * a for a, b in first)
+    again = once - head + thin - 2 * c.layers * rank * last_out * tokens
+    return 3 * (once + thin) - weights - spared + (again if checkpointing else 0)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from irlbook._front import front
 __all__, __getattr__, __dir__ = front(
     __name__,
     {
+        "adapter_study": ["AdapterStudy", "best_rate", "equal_steps", "run_name", "tuned"],
         "advpo": ["AdversarialOptimum", "adversarial_optimum", "penalised_rewards"],
         "best_of_n": [
             "BestOfNCurve",
@@ -40,7 +41,7 @@ __all__, __getattr__, __dir__ = front(
             "Settled",
             "Source",
         ],
-        "cost_study": ["measure_case", "resident_peak"],
+        "cost_study": ["checkpoint_layers", "measure_case", "resident_peak"],
         "credit_assignment": [
             "ascend",
             "attention_rewards",
@@ -278,6 +279,7 @@ __all__, __getattr__, __dir__ = front(
         ],
         "rrhf": ["ranking_accuracy", "ranking_loss", "rrhf_loss"],
         "sft": ["sft_loss"],
+        "shard_study": ["held_bytes", "split_states", "stepped", "whole_batch"],
         "social_choice": [
             "WelfarePolicy",
             "condorcet_winner",

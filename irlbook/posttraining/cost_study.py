@@ -2,6 +2,9 @@
 
     python -m irlbook.posttraining.cost_study --out irlbook/results/costs.json
 
+measures `CASES`, on which the counts were settled, and `SAVINGS`, whose counts were written before
+they were measured; `--part savings` measures the second again and leaves the first.
+
 Each case runs in a process of its own, on one CPU thread in float32, with random weights: a step
 costs the same whatever they are. Measured are
 
@@ -26,7 +29,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -36,7 +39,16 @@ from irlbook.lm.logprobs import token_logps
 from irlbook.lm.trees import collate
 from irlbook.training.checkpoints import write_whole
 
-__all__ = ["CASES", "main", "measure_case", "resident_peak"]
+__all__ = [
+    "CASES",
+    "PARTS",
+    "PRECISIONS",
+    "SAVINGS",
+    "checkpoint_layers",
+    "main",
+    "measure_case",
+    "resident_peak",
+]
 
 _XS = {"hidden": 128, "layers": 3, "heads": 4, "vocabulary": 1024, "tied": False}
 CASES: dict[str, dict[str, Any]] = {
@@ -55,6 +67,33 @@ CASES: dict[str, dict[str, Any]] = {
 }
 """Sizes of a model, and of a batch of rows of one prompt and one response each."""
 
+_BOOK: dict[str, Any] = {"vocabulary": 531, "hidden": 96, "layers": 2, "heads": 4, "tied": True}
+_BOOK |= {"rows": 64, "prompt": 11, "response": 19}
+_WIDE: dict[str, Any] = {"vocabulary": 1024, "hidden": 512, "layers": 8, "heads": 8, "tied": False}
+_WIDE |= {"rows": 16, "prompt": 32, "response": 32}
+_SAVED_BY: dict[str, dict[str, Any]] = {
+    "all weights": {},
+    "LoRA 8": {"rank": 8},
+    "kept": {"checkpointing": False},
+    "checkpointed": {"checkpointing": True},
+    "bfloat16": {"precision": "bfloat16"},
+}
+SAVINGS: dict[str, dict[str, Any]] = {
+    f"{size}, {way}": sizes | options
+    for size, sizes in {"book": _BOOK, "wide": _WIDE}.items()
+    for way, options in _SAVED_BY.items()
+}
+"""What saves memory, on the sizes of the book's own model and on a wider one with random weights.
+
+The rows of the first are as long as those of chapter 22's comparison of LoRA with full tuning."""
+
+PRECISIONS = {
+    "float32": costs.Precision(),
+    "bfloat16": costs.Precision(weight=2, gradient=2, optimiser=4, activation=2),
+}
+"""Bytes per number of a model whose weights and moments all have this precision. Logits are made
+float32 before the loss."""
+
 
 def measure_case(
     *,
@@ -64,12 +103,17 @@ def measure_case(
     response: int,
     rank: int | None = None,
     intermediate: int | None = None,
+    checkpointing: bool | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
     **sizes: Any,
 ) -> dict[str, float]:
     """What one case costs here, with what the arithmetic says beside it.
 
     Args:
         rank: of an adapter; None trains all weights.
+        checkpointing: of layers. They are computed in padded rows then, and False does so, too, for
+            a comparison; None leaves the choice of rows to `irlbook.lm.logprobs`.
+        precision: of weights, moments and computation.
         sizes: as `irlbook.lm.models.tiny_lm` takes them.
     """
     torch.set_num_threads(1)
@@ -81,9 +125,13 @@ def measure_case(
     if intermediate:
         model.config.intermediate_size = intermediate
         model = type(model)(model.config)
+    model.to(getattr(torch, precision))
+    if checkpointing is not None:
+        checkpoint_layers(model)
     sized = costs.Architecture.of(model.config)
     if rank:
         model = models.add_lora(model, rank=rank)
+    model.train(bool(checkpointing))  # in evaluation checkpointed layers keep everything
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained)
     groups = [([1] * prompt, [[2] * response])] * rows
@@ -99,8 +147,17 @@ def measure_case(
     resident = resident_peak() - before
     moments = [v for state in optimiser.state.values() for v in state.values()]
     held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *moments))
-    said = costs.training_memory(sized, rows * (prompt + response), rows * response, rank=rank)
-    work = costs.training_flops(sized, [(prompt, [response])] * rows)
+    again = bool(checkpointing)
+    said = costs.training_memory(
+        sized,
+        rows * (prompt + response),
+        rows * response,
+        PRECISIONS[precision],
+        rank=rank,
+        checkpointing=again,
+    )
+    lengths = [(prompt, [response])] * rows
+    work = costs.training_flops(sized, lengths, rank=rank, checkpointing=again)
     return {
         "allocated": held + _highest(step),
         "resident": resident,
@@ -109,6 +166,12 @@ def measure_case(
         "flops": work,
         "parameters": sized.parameters,
     }
+
+
+def checkpoint_layers(model: Any) -> None:
+    """Ask for checkpoints, by the name that this version of transformers has for it."""
+    newer = getattr(model, "activation_checkpointing_enable", None)
+    (newer or model.gradient_checkpointing_enable)()
 
 
 def _highest(step: Any) -> int:
@@ -150,35 +213,49 @@ def resident_peak(*, reset: bool = False) -> float:
         return float("nan")
 
 
-def main(arguments: list[str] | None = None, cases: Mapping[str, dict[str, Any]] = CASES) -> None:
-    """Measure every case and write them as one file."""
+PARTS = {"cases": CASES, "savings": SAVINGS}
+
+
+def main(
+    arguments: list[str] | None = None,
+    parts: Mapping[str, Mapping[str, dict[str, Any]]] = PARTS,
+) -> None:
+    """Measure every case and write them as one file.
+
+    Raises:
+        CheckpointError: a case failed.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="the file to write")
+    parser.add_argument("--part", choices=parts, help="measure this alone and keep the others")
     parser.add_argument("--case", help="print one case, measured in this process")
     told = parser.parse_args(arguments)
     if told.case:
-        print(json.dumps(measure_case(**cases[told.case])))
+        print(
+            json.dumps(measure_case(**next(c for c in parts.values() if told.case in c)[told.case]))
+        )
         return
     if told.out is None:
         parser.error("give --out FILE")
-    found = {}
-    for name in cases:
-        command = [sys.executable, "-m", "irlbook.posttraining.cost_study", "--case", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise CheckpointError(f"the case {name!r} failed:\n{done.stderr[-2000:]}")
-        found[name] = json.loads(done.stdout.strip().splitlines()[-1])
-        print(name, {k: f"{v:.4g}" for k, v in found[name].items()}, flush=True)
-    whole = {
-        "made_with": {"python": platform.python_version(), "torch": version("torch")},
-        "cases": {
-            name: {k: float(f"{v:.6g}") for k, v in row.items()} for name, row in found.items()
-        },
-    }
+    whole: dict[str, Any] = json.loads(told.out.read_text()) if told.part else {}
+    whole["made_with"] = {"python": platform.python_version(), "torch": version("torch")}
+    for part in [told.part] if told.part else parts:
+        whole[part] = {name: _in_its_own_process(name) for name in parts[part]}
     write_whole(
         told.out,
         partial(Path.write_text, data=json.dumps(whole, indent=1) + "\n", encoding="utf-8"),
     )
+
+
+def _in_its_own_process(case: str) -> dict[str, float]:
+    """A case, measured by a fresh interpreter."""
+    command = [sys.executable, "-m", "irlbook.posttraining.cost_study", "--case", case]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CheckpointError(f"the case {case!r} failed:\n{done.stderr[-2000:]}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    print(case, {k: f"{v:.4g}" for k, v in found.items()}, flush=True)
+    return {k: float(f"{v:.6g}") for k, v in found.items()}
 
 
 if __name__ == "__main__":
