@@ -23,12 +23,15 @@ from irlbook.errors import (
 )
 from irlbook.lm import enumerable, models, tokenization
 from irlbook.metrics import within_prompt_spearman
+from irlbook.posttraining.cross_prompt import tied_weight
 from irlbook.posttraining.evaluation import (
     best_of_n_gold,
     expected_calibration_error,
     pairwise_accuracy,
     reliability,
 )
+from irlbook.posttraining.generative_judge import both_orders
+from irlbook.posttraining.regularised_reward import regularised_reward_loss
 from irlbook.posttraining.reward_model import (
     RewardScorer,
     bradley_terry_loss,
@@ -319,6 +322,36 @@ def test_eq_11_15_ensembles(rng):
     np.testing.assert_allclose(
         ensemble_reward(t, "uncertainty", 0.3), r.mean(0) - 0.3 * r.var(0), atol=1e-12
     )
+
+
+def test_eq_11_16_a_regularised_loss_by_hand(rng):
+    rewards, logps = rng.normal(size=(20, 2)), -50 * rng.random(20)
+    found = regularised_reward_loss(torch.tensor(rewards), torch.tensor(logps), 0.3, 0.2)
+    wanted = -0.7 * np.log(sigmoid(rewards[:, 0] - rewards[:, 1])) - 0.3 * np.log(
+        sigmoid(0.2 * logps)
+    )
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-12)
+
+
+def test_eq_11_17_two_ways_to_join_both_orders(rng):
+    z = rng.normal(size=(50, 2)) * 3
+    joined = both_orders(torch.tensor(z)).numpy()
+    np.testing.assert_allclose(joined, (z[:, 0] - z[:, 1]) / 2, atol=1e-12)
+    mean = (sigmoid(z[:, 0]) + sigmoid(-z[:, 1])) / 2
+    found = both_orders(torch.tensor(z), "probability").numpy()
+    np.testing.assert_allclose(sigmoid(found), mean, atol=1e-12)
+
+
+def test_eq_11_18_the_weight_of_an_artifact_with_ties_maximises_the_likelihood():
+    for won, lost, ties in ((60, 20, 0), (60, 20, 35), (3, 10, 200)):
+
+        def loss(w, won=won, lost=lost, ties=ties):
+            p = sigmoid(w[0])
+            up, down = won + ties / 2, lost + ties / 2
+            return -up * np.log(p) - down * np.log(1 - p)
+
+        found = minimize(loss, [0.0], method="Nelder-Mead", options={"xatol": 1e-9}).x[0]
+        assert tied_weight(won, lost, ties) == pytest.approx(found, abs=1e-6)
 
 
 @torch.no_grad()

@@ -54,6 +54,13 @@ __all__, __getattr__, __dir__ = front(
             "transition_spread",
             "value_change_rewards",
         ],
+        "cross_prompt": [
+            "CrossPromptPairs",
+            "cross_prompt_objective",
+            "cross_prompt_pairs",
+            "soft_preference_loss",
+            "tied_weight",
+        ],
         "demonstration_reward": ["LogRatioReward", "demonstration_pairs", "log_ratio_reward"],
         "demonstration_study": [
             "Demonstrated",
@@ -106,6 +113,13 @@ __all__, __getattr__, __dir__ = front(
             "reliability",
         ],
         "files": ["is_classifier", "sample_file", "score_file"],
+        "generative_judge": [
+            "answer_log_odds",
+            "both_orders",
+            "judge_examples",
+            "judge_log_odds",
+            "judge_question",
+        ],
         "goodhart": [
             "Curve",
             "Extrapolation",
@@ -247,6 +261,13 @@ __all__, __getattr__, __dir__ = front(
             "start_job",
             "wrong",
         ],
+        "regularised_reward": [
+            "RegularisedScorer",
+            "generation_loss",
+            "regularised_objective",
+            "regularised_reward_loss",
+        ],
+        "reward_kinds_study": ["few", "more"],
         "reward_model": [
             "Embedder",
             "EmbeddingReward",
