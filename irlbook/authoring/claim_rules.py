@@ -33,7 +33,7 @@ _UNSEEN = re.compile(
 _TESTS = {"permutation_test", "ttest_1samp", "ttest_ind", "ttest_rel", "wilcoxon"}
 _CLOSE = {"allclose", "isclose"}
 _SIZES = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
-_BOUND = re.compile(r"\b(?:to|below|within|above|than) (?:1e-\d+|0\.\d+|\{\w+:g\})")
+_BOUND = re.compile(r"\b(?:to|below|within|above|than) (?:\de-\d+|0\.\d+|\{\w+:g\})")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 
 
