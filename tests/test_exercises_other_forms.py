@@ -386,7 +386,7 @@ def prompts_for(rate, noise, rho, k, power):
     "22L.6": {
         "the moments in a list": Edit(
             "peak = weights + optimiser + max(cache, step)",
-            "moments = [cache, step, gradients, activations + logits]\n"
+            "moments = [cache, step, again + gradients, activations + logits]\n"
             "    peak = float(np.max(moments)) + weights + optimiser",
         ),
     },

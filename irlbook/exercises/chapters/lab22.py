@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -716,11 +717,14 @@ register(
 
 # --- 22L.6 --------------------------------------------------------------------------------------
 
-PARTS = ("weights", "gradients", "optimiser", "activations", "logits", "cache", "peak")
+PARTS = ("weights", "gradients", "optimiser", "activations", "again", "logits", "cache", "peak")
 
 
 def drawn_sizes(rng, tied):
-    """Sizes of a model whose heads are not as wide as its hidden states."""
+    """Sizes of a model whose heads are not as wide as its hidden states.
+
+    The logits of 40 % of the tokens take more than what a layer keeps of all of them.
+    """
     kv = int(rng.integers(2, 4))
     return {
         "layers": int(rng.integers(9, 30)),
@@ -729,7 +733,7 @@ def drawn_sizes(rng, tied):
         "kv_heads": kv,
         "head_size": 16 * int(rng.integers(3, 9)),
         "intermediate": 100 * int(rng.integers(15, 90)),
-        "vocabulary": int(rng.integers(5_000, 60_000)),
+        "vocabulary": int(rng.integers(40_000, 90_000)),
         "tied": tied,
     }
 
@@ -737,13 +741,13 @@ def drawn_sizes(rng, tied):
 def drawn_job(rng, **given):
     """A job; what is given is not drawn."""
     tokens = int(rng.integers(2_000, 9_000))
-    numbers = {"weight": 2, "gradient": 3, "optimiser": 12, "activation": 2.5, "logit": 4}
+    numbers = {"weight": 2, "gradient": 3, "optimiser": 12, "activation": 2.7, "logit": 4}
     return {
         "tokens": tokens,
-        "predicted": int(tokens * rng.uniform(0.2, 0.8)),
+        "predicted": int(tokens * rng.uniform(0.4, 0.8)),
         "cached": int(rng.integers(10_000, 90_000)),
         "rank": 0,
-        "gpus": int(rng.integers(3, 9)),
+        "gpus": int(rng.integers(4, 9)),
         "stage": 3,
         "checkpointing": True,
         "accumulated": False,
@@ -767,12 +771,16 @@ def memory_of(sizes, job, **other):
         checkpointing=job["checkpointing"],
     )
     cache = costs.cache_bytes(sized, job["cached"], job["numbers"]["activation"])
-    step = held.total if job["accumulated"] else held.peak
+    if job["accumulated"]:  # gradients of an earlier micro-batch are there all the time
+        step = replace(held, weights=held.weights + held.gradients, gradients=0.0).peak
+    else:
+        step = held.peak
     return {
         "weights": held.weights,
         "gradients": held.gradients,
         "optimiser": held.optimiser,
         "activations": held.activations,
+        "again": held.again,
         "logits": held.head,
         "cache": cache,
         "peak": max(held.weights + held.optimiser + cache, step),
@@ -785,10 +793,14 @@ def _memory_mistakes(sizes, job, want):
     number, gpus, stage = job["numbers"], job["gpus"], job["stage"]
     adapter = costs.adapter_parameters(sized, job["rank"]) if job["rank"] else 0
     fixed = want["weights"] + want["optimiser"]
-    computing = want["activations"] + want["logits"]
+    logits, again, gradients = (want[name] for name in ("logits", "again", "gradients"))
+    computing = want["activations"] + max(logits, again)
     gathered = sized.layer * number["weight"] if stage == 3 and gpus > 1 else 0.0
     own = adapter * number["weight"] / (gpus if stage == 3 else 1)
-    everything = sum(want[name] for name in PARTS[:5])
+    few = costs.adapter_parameters(sized, job["rank"], tuple("qkvo")) if job["rank"] else 0
+    few = (adapter - few) * number["weight"] / (gpus if stage == 3 else 1)
+    everything = sum(want[name] for name in PARTS[:7])
+    layers = sizes["layers"]
     every_layer = 6 * sizes["hidden"] + 5 * sizes["heads"] * sizes["head_size"]
     every_layer += 4 * sizes["intermediate"]
     last = job["tokens"] * 3 * sizes["hidden"] * number["activation"]
@@ -813,9 +825,18 @@ def _memory_mistakes(sizes, job, want):
             "the head of untied embeddings is missing": memory_of(sizes, job, tied=True)[name],
         }
 
+    def of_layer(name, times):
+        """Mistakes in what a layer keeps."""
+        numbers = times * job["tokens"] * number["activation"] * 5
+        return {
+            "heads of keys and values stand for all heads": want[name] - numbers * (a - kv),
+            "a is the hidden size": want[name] - numbers * (a - sizes["hidden"]),
+        }
+
     return {
         "weights": {
             "the adapter's own weights are missing": want["weights"] - own,
+            "the adapter stands beside the four matrices of attention alone": want["weights"] - few,
             "the whole layer of stage 3 is missing": want["weights"] - gathered,
             "one whole layer is there in every stage": want["weights"]
             + sized.layer * number["weight"],
@@ -828,27 +849,30 @@ def _memory_mistakes(sizes, job, want):
                 "activations"
             ],
             "checkpointing was assumed": memory_of(sizes, job, checkpointing=True)["activations"],
-            "no layer is computed again": want["activations"] - one,
+            "the layer that is computed again is counted, too": want["activations"] + one,
             "the last norm is missing": want["activations"] - last,
-            "the last norm is counted for each layer": want["activations"]
-            + (sizes["layers"] - 1) * last,
+            "the last norm is counted for each layer": want["activations"] + (layers - 1) * last,
             "tokens were divided over the GPUs": want["activations"] / gpus,
-            "heads of keys and values stand for all heads": want["activations"]
-            - job["tokens"]
-            * number["activation"]
-            * 5
-            * (a - kv)
-            * (1 if job["checkpointing"] else sizes["layers"]),
-            "a is the hidden size": want["activations"]
-            - job["tokens"]
-            * number["activation"]
-            * 5
-            * (a - sizes["hidden"])
-            * (1 if job["checkpointing"] else sizes["layers"]),
-        },
+            "activations have the bytes of weights": want["activations"]
+            * number["weight"]
+            / number["activation"],
+        }
+        | ({} if job["checkpointing"] else of_layer("activations", layers)),
+        "again": {
+            "no layer is computed again": 0.0,
+            "a layer is computed again without checkpointing, too": one,
+            "it is what all layers keep": layers * one,
+            "its input is not counted, as it is kept": one - last / 3,
+            "tokens were divided over the GPUs": again / gpus,
+            "activations have the bytes of weights": again
+            * number["weight"]
+            / number["activation"],
+        }
+        | (of_layer("again", 1) if job["checkpointing"] else {}),
         "logits": {
             "all tokens enter the loss": want["logits"] * job["tokens"] / job["predicted"],
             "logits are held once": want["logits"] / 3,
+            "logits were divided over the GPUs": want["logits"] / gpus,
             "logits have the bytes of activations": want["logits"]
             * number["activation"]
             / number["logit"],
@@ -866,46 +890,57 @@ def _memory_mistakes(sizes, job, want):
             / number["activation"],
         },
         "peak": {
-            "all parts were added": everything + want["cache"],
+            "all parts were added": everything,
             "the cache was forgotten": memory_of(sizes, job, cached=0)["peak"],
             "gradients and activations are always there together": fixed
-            + max(want["cache"], computing + want["gradients"]),
+            + max(want["cache"], computing + gradients),
             "gradients of an earlier micro-batch were forgotten": fixed
-            + max(want["cache"], computing, want["gradients"]),
+            + max(want["cache"], computing, again + gradients),
             "gradients were forgotten": fixed + max(want["cache"], computing),
-            "activations alone stay for the backward pass": fixed
-            + max(want["cache"], want["activations"], want["gradients"]),
+            "the logits are still there when a layer is computed again": fixed
+            + max(
+                want["cache"],
+                want["activations"] + logits + again + (gradients if job["accumulated"] else 0),
+                again + gradients,
+            ),
+            "the logits were forgotten": fixed
+            + max(want["cache"], want["activations"] + again, again + gradients),
+            "the layer that is computed again is missing beside the activations": fixed
+            + max(want["cache"], want["activations"] + logits, again + gradients),
+            "the layer that is computed again is missing beside the gradients": fixed
+            + max(want["cache"], computing, gradients),
             "the optimiser is away while the model is sampled": max(
                 want["weights"] + want["cache"], memory_of(sizes, job, cached=0)["peak"]
             ),
             "the cache stays while the model is trained": fixed
             + want["cache"]
-            + max(computing, want["gradients"]),
+            + max(computing, again + gradients),
         },
     }
 
 
 def check_step_memory(answer, rng):
     tied = drawn_sizes(rng, True), drawn_sizes(rng, False)
-    brief = {"tokens": 64, "predicted": 32}
+    brief = {"tokens": 64, "predicted": 32, "cached": 10}
+    rank = int(rng.integers(4, 40))
     jobs = [
+        (1, drawn_job(rng, stage=2, **brief)),  # the gradients decide
         (0, drawn_job(rng, stage=0, cached=10)),
         (1, drawn_job(rng, stage=1, cached=10, checkpointing=False)),
-        (0, drawn_job(rng, stage=2, cached=10, rank=int(rng.integers(4, 40)))),
-        (1, drawn_job(rng, stage=3, cached=10, rank=int(rng.integers(4, 40)))),
+        (0, drawn_job(rng, stage=2, cached=10, rank=rank)),  # activations and logits decide
+        (1, drawn_job(rng, stage=3, cached=10, rank=rank, predicted=9)),  # and the layer again
         (0, drawn_job(rng, stage=3, gpus=1, cached=10, accumulated=True)),
-        (1, drawn_job(rng, stage=2, cached=10, **brief)),  # the gradients decide
         (0, drawn_job(rng, stage=3, cached=10**8, accumulated=True)),  # the cache decides
         (1, drawn_job(rng, stage=1, cached=10, accumulated=True)),
     ]
     for which, job in jobs:
         sizes = tied[which]
         want = memory_of(sizes, job)
-        got = expect_type(answer(sizes, job), dict, hint="a dict of the seven parts")
+        got = expect_type(answer(sizes, job), dict, hint="a dict of the eight parts")
         mistakes = _memory_mistakes(sizes, job, want)
         expect(
             set(PARTS) <= set(got),
-            property="the result has the seven parts by name",
+            property="the result has the eight parts by name",
             hint=", ".join(PARTS),
             detail=f"missing: {', '.join(sorted(set(PARTS) - set(map(str, got))))}",
         )
@@ -919,7 +954,8 @@ def check_step_memory(answer, rng):
                     "weights": "all weights and the adapter's; what does stage 3 need besides?",
                     "gradients": "of what is trained alone",
                     "optimiser": "of what is trained alone",
-                    "activations": "what one layer keeps, what all layers keep, and the last norm",
+                    "activations": "what all layers keep, and the last norm",
+                    "again": "with checkpointing what one layer keeps, and else 0",
                     "logits": "three times the vocabulary for each token that enters the loss",
                     "cache": "keys and values, in every layer, for the key-value heads",
                     "peak": "which parts are there at one moment?",
@@ -940,7 +976,7 @@ register(
         goal="You can compute the memory of a run before you rent a machine.",
         hints=(
             "One line for each part; a small helper divides by `gpus` from a stage on.",
-            "Without checkpointing every layer keeps the whole; with it, all keep H and one more.",
+            "With checkpointing each layer keeps its input, and `again` is all that one keeps.",
             "The peak: what is always there, and the largest of the moments.",
         ),
         check=check_step_memory,

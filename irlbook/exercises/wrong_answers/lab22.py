@@ -26,8 +26,10 @@ _GATHERED = (
     '        weights += layer * number["weight"]\n'
 )  # fmt: skip
 _EACH = 'each = 6 * h + 5 * sizes["heads"] * sizes["head_size"] + 4 * sizes["intermediate"]'
-_KEPT = 'kept = layers * h + each if job["checkpointing"] else layers * each'
-_STEP = 'step = computing + gradients if job["accumulated"] else max(computing, gradients)'
+_KEPT = 'kept = layers * h if job["checkpointing"] else layers * each'
+_AGAIN = 'again = whole if job["checkpointing"] else 0'
+_FIRST = "first = activations + max(logits, again)"
+_STEP = 'step = first + gradients if job["accumulated"] else max(first, again + gradients)'
 _PEAK = "peak = weights + optimiser + max(cache, step)"
 _FITS = 'peak <= 0.75 * offer["memory"] and '
 _STEPS = 'steps = order["epochs"] * math.ceil(len(train) / order["batch"])'
@@ -366,6 +368,13 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "last norm's weights": (Edit("layers * layer + h +", "layers * layer +"), "weights"),
         "adapter's weights": (Edit("(parameters + adapter)", "parameters"), "adapter's own"),
         "adapter of one layer": (Edit('layers * job["rank"]', 'job["rank"]'), "weights"),
+        "adapter of attention": (
+            Edit(
+                "sum(a + b for a, b in matrices(sizes))",
+                "sum(a + b for a, b in matrices(sizes)[:4])",
+            ),
+            "four matrices of attention",
+        ),
         "adapter of the inputs": (
             Edit("sum(a + b for a, b", "sum(a for a, b"),
             "weights",
@@ -436,13 +445,29 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
         "never checkpointed": (Edit(_KEPT, "kept = layers * each"), "checkpointing was forgotten"),
         "always checkpointed": (
-            Edit(_KEPT, "kept = layers * h + each"),
+            Edit(_KEPT, "kept = layers * h"),
             "checkpointing was assumed",
         ),
-        "nothing again": (
-            Edit("layers * h + each if", "layers * h if"),
-            "no layer is computed again",
+        "again in the activations": (
+            Edit("layers * h if", "layers * h + each if"),
+            "computed again is counted",
         ),
+        "nothing again": (Edit(_AGAIN, "again = 0"), "no layer is computed again"),
+        "always again": (Edit(_AGAIN, "again = whole"), "without checkpointing, too"),
+        "all layers again": (Edit("again = whole", "again = layers * whole"), "all layers keep"),
+        "its input is kept": (
+            Edit('number["activation"]  # of one layer', 'number["activation"] * (1 - h / each)'),
+            "its input is not counted",
+        ),
+        "activations in weights": (
+            Edit('(kept + 3 * h) * number["activation"]', '(kept + 3 * h) * number["weight"]'),
+            "bytes of weights",
+        ),
+        "again in weights": (
+            Edit('number["activation"]  # of one layer', 'number["weight"]'),
+            "bytes of weights",
+        ),
+        "again divided": (Edit("again = whole if", "again = whole / gpus if"), "were divided"),
         "no last norm": (Edit("(kept + 3 * h)", "kept"), "last norm is missing"),
         "the norm in each layer": (
             Edit("(kept + 3 * h)", "(kept + 3 * h * layers)"),
@@ -454,6 +479,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
         "all predicted": (Edit('3 * job["predicted"]', '3 * job["tokens"]'), "all tokens enter"),
         "logits once": (Edit('3 * job["predicted"]', 'job["predicted"]'), "held once"),
+        "logits divided": (
+            Edit('v * number["logit"]', 'v * number["logit"] / gpus'),
+            "logits were divided",
+        ),
         "logits in two bytes": (
             Edit('v * number["logit"]', 'v * number["activation"]'),
             "bytes of activations",
@@ -483,7 +512,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "bytes of weights",
         ),
         "sum": (
-            Edit(_PEAK, "peak = weights + gradients + optimiser + activations + logits + cache"),
+            Edit(
+                _PEAK,
+                "peak = weights + gradients + optimiser + activations + again + logits + cache",
+            ),
             "all parts were added",
         ),
         "no cache in the peak": (
@@ -491,16 +523,29 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "the cache was forgotten",
         ),
         "always accumulated": (
-            Edit(_STEP, "step = computing + gradients"),
+            Edit(_STEP, "step = first + gradients"),
             "always there together",
         ),
         "never accumulated": (
-            Edit(_STEP, "step = max(computing, gradients)"),
+            Edit(_STEP, "step = max(first, again + gradients)"),
             "earlier micro-batch",
         ),
         "no gradients in the peak": (
-            Edit(_STEP, "step = computing + (gradients if job['accumulated'] else 0)"),
+            Edit(_STEP, "step = first + (gradients if job['accumulated'] else 0)"),
             "gradients were forgotten",
+        ),
+        "logits stay": (
+            Edit(_FIRST, "first = activations + logits + again"),
+            "logits are still there",
+        ),
+        "logits forgotten": (Edit(_FIRST, "first = activations + again"), "logits were forgotten"),
+        "nothing again in the peak": (
+            Edit(_FIRST, "first = activations + logits"),
+            "missing beside the activations",
+        ),
+        "nothing again beside the gradients": (
+            Edit("max(first, again + gradients)", "max(first, gradients)"),
+            "missing beside the gradients",
         ),
         "optimiser away": (
             Edit(_PEAK, "peak = max(weights + cache, weights + optimiser + step)"),
@@ -510,7 +555,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit(_PEAK, "peak = weights + optimiser + cache + step"),
             "cache stays|`peak`",
         ),
-        "no peak": (Edit(', "peak": peak', ""), "seven parts"),
+        "no peak": (Edit(', "peak": peak', ""), "eight parts"),
     },
     "22L.7": {
         "one panel": (
