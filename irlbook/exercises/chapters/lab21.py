@@ -7,6 +7,7 @@ import numpy as np
 from irlbook.claims import Claims, holm
 from irlbook.envs.doors import key_and_door, random_layout
 from irlbook.exercises import Criterion, Exercise, register
+from irlbook.exercises.answers import StudentError
 from irlbook.exercises.expect import (
     as_array,
     expect,
@@ -33,7 +34,7 @@ def random_world(rng):
     ends, paid = np.zeros(n_states, dtype=bool), np.zeros(n_states)
     ends[special[:3]] = True
     paid[special[:2]] = rng.uniform(0.3, 0.9, size=2)  # two ends pay, unequally; the third does not
-    return moves, ends, paid, int(special[3])
+    return moves, ends, paid, int(special[3] or special[4])  # never state 0
 
 
 # --- 21L.1 --------------------------------------------------------------------------------------
@@ -262,6 +263,8 @@ def replay(world, steps, extra, initial, settings, *, slip=""):
             target += (1.0 if slip == "gamma" else settings["discount"]) * ahead
         q[s, a] += (1.0 if slip == "alpha" else settings["alpha"]) * (target - q[s, a])
         clock = 0 if cut or ends[t] else clock
+        if slip == "episode" and clock == 0:
+            visits[:] = 0
     return q, short
 
 
@@ -269,6 +272,7 @@ SLIPS = {
     "before": "the present visit is not counted in N",
     "late": "N counts one visit too many",
     "state": "N counts the visits of the state, not those of the pair",
+    "episode": "N begins anew in each episode",
     "cut": "a step that the clock cuts counts as an end",
     "through": "the value of an end is added, too",
     "extra": "the extra reward is missing",
@@ -652,6 +656,7 @@ register(
             "`ax.set_xscale`, two labels and a legend are left.",
         ),
         check=check_draw,
+        without=BORROWED,
     )
 )
 
@@ -664,7 +669,7 @@ def _decomposed(counts, totals, subset, *, price=None):
     rows, right = [counts], [totals]
     for visits in counts:
         length = int(visits.sum())
-        looked = min(subset, length) if price != "unlimited" else subset
+        looked = min(subset, length)
         if length < 2 or price == "none" or length == looked:
             continue
         scale = (
@@ -672,57 +677,91 @@ def _decomposed(counts, totals, subset, *, price=None):
         )
         scale = scale / length if price == "no T" else scale
         centred = np.eye(len(visits)) - visits[None, :] / length  # r_k less the episode's mean
-        rows.append(np.sqrt(max(scale, 0.0) * visits)[:, None] * centred)
+        rows.append(np.sqrt(scale * visits)[:, None] * centred)
         right.append(np.zeros(len(visits)))
     return np.linalg.lstsq(np.concatenate(rows), np.concatenate(right), rcond=1e-9)[0]
+
+
+def _visits(rng, lengths, n_pairs, unseen):
+    """(n, 9) pairs of episodes of these lengths, padded with -1; one pair is never seen."""
+    pairs = np.full((len(lengths), 9), -1)
+    others = np.delete(np.arange(n_pairs), unseen)
+    for row, length in zip(pairs, lengths, strict=True):
+        row[:length] = rng.choice(others, size=length)
+    return pairs
 
 
 def check_decompose(answer, rng):
     n_pairs, n, subset = int(rng.integers(7, 10)), 40, int(rng.integers(2, 4))
     unseen = int(rng.integers(0, n_pairs - 1))
-    lengths = rng.integers(1, 8, size=n)
-    lengths[0] = 8
-    pairs = np.full((n, 9), -1)
-    others = np.delete(np.arange(n_pairs), unseen)
-    for row, length in zip(pairs, lengths, strict=True):
-        row[:length] = rng.choice(others, size=length)
+    lengths = np.array([8, 1, *rng.integers(1, 8, size=n - 2)])
+    longer = _visits(rng, np.maximum(lengths, 2), n_pairs, unseen)
+    mixed = _visits(rng, lengths, n_pairs, unseen)
+    _check_rewards(answer, rng, longer, n_pairs, subset, "2 to 8")
+    _check_rewards(answer, rng, longer, n_pairs, 20, "2 to 8")
+    _check_rewards(
+        answer,
+        rng,
+        mixed,
+        n_pairs,
+        subset,
+        "1 to 8",
+        otherwise=("an episode of one step has no second term", "what is T - 1 there?"),
+    )
+    _check_rewards(
+        answer,
+        rng,
+        longer[: n_pairs - 4],
+        n_pairs,
+        20,
+        "2 to 8",
+        otherwise=(
+            "of several minima the shortest is taken (fewer episodes than pairs, and K = 20)",
+            "a matrix without an inverse: which solution does `np.linalg.lstsq` give?",
+        ),
+    )
+
+
+def _check_rewards(answer, rng, pairs, n_pairs, k, steps, otherwise=None):
+    """`otherwise` is the (property, hint) of what is new in this case."""
+    n = len(pairs)
     truth = rng.normal(size=n_pairs)
     totals = np.where(pairs >= 0, truth[pairs], 0.0).sum(axis=1) + rng.normal(size=n)
     counts = np.array([np.bincount(row[row >= 0], minlength=n_pairs) for row in pairs], dtype=float)
-    episodes = [row[row >= 0] for row in pairs]
-    for k in (subset, 20):
-        want = randomised_decomposition(episodes, totals, n_pairs, k)
-        padded = counts.copy()
-        padded[:, -1] += (pairs < 0).sum(axis=1)
-        expect_close(
-            answer(pairs, totals, n_pairs, k),
-            want,
-            atol=1e-6,
-            property="the rewards minimise the summed loss, and a pair that no episode contains "
-            f"gets 0 (K = {k}, episodes of 1 to 8 steps)",
-            hint="how often does each episode contain each pair? Both terms are quadratic in the "
-            "rewards",
-            mistakes={
-                "the second term is missing": lambda k=k: _decomposed(
-                    counts, totals, k, price="none"
-                ),
-                "S^2 is divided by T, and not by T - 1": lambda k=k: _decomposed(
-                    counts, totals, k, price="population"
-                ),
-                "the factor T of the second term is missing": lambda k=k: _decomposed(
-                    counts, totals, k, price="no T"
-                ),
-                "each pair counts once in an episode": lambda k=k: _decomposed(
-                    np.minimum(counts, 1), totals, k
-                ),
-                "the padding counts as the last pair": lambda k=k, c=padded: _decomposed(
-                    c, totals, k
-                ),
-                "the first term is an average over the steps": lambda k=k: _averaged(
-                    counts, totals, k
-                ),
-            },
-        )
+    want = randomised_decomposition([row[row >= 0] for row in pairs], totals, n_pairs, k)
+    padded = counts.copy()
+    padded[:, -1] += (pairs < 0).sum(axis=1)
+    try:
+        got = as_array(answer(pairs, totals, n_pairs, k), (n_pairs,))
+    except StudentError as error:
+        if otherwise is not None:
+            expect(False, property=otherwise[0], hint=otherwise[1], detail=error.detail)
+        raise
+    if otherwise is not None:
+        expect(np.allclose(got, want, atol=1e-6), property=otherwise[0], hint=otherwise[1])
+    expect_close(
+        got,
+        want,
+        atol=1e-6,
+        property="the rewards minimise the summed loss, and a pair that no episode contains "
+        f"gets 0 (K = {k}, episodes of {steps} steps)",
+        hint="how often does each episode contain each pair? Both terms are quadratic in the "
+        "rewards",
+        mistakes={
+            "the second term is missing": lambda: _decomposed(counts, totals, k, price="none"),
+            "S^2 is divided by T, and not by T - 1": lambda: _decomposed(
+                counts, totals, k, price="population"
+            ),
+            "the factor T of the second term is missing": lambda: _decomposed(
+                counts, totals, k, price="no T"
+            ),
+            "each pair counts once in an episode": lambda: _decomposed(
+                np.minimum(counts, 1), totals, k
+            ),
+            "the padding counts as the last pair": lambda: _decomposed(padded, totals, k),
+            "the first term is an average over the steps": lambda: _averaged(counts, totals, k),
+        },
+    )
 
 
 def _averaged(counts, totals, subset):
@@ -964,7 +1003,7 @@ def unpaid_world(rng, discount):
 
 
 def check_to_any_cell(answer, rng):
-    for discount in (0.95, 0.8):  # at 0.8 it pays more to hurry
+    for discount in (0.95, 0.8):
         mdp, starts, cell, states, actions = unpaid_world(rng, discount)
         policy = as_array(
             answer(states, actions, cell, discount),
@@ -1025,7 +1064,7 @@ register(
         hints=(
             "Which curve lies on the curve of chance? Which two learners differ in one thing only?",
             "How many unknown rewards are there, and how many totals?",
-            "Compare what is promised with what is real, for 800 walks and for ten times as many.",
+            "Compare what is promised with what is real, for 800 walks and for five times as many.",
         ),
         rubric=(
             Criterion(

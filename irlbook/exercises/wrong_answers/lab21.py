@@ -76,6 +76,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "    return hits / 300, steps / max(hits, 1)\n",
             "the chance",
         ),
+        "from state 0": (Edit("here[start] = 1.0", "here[0] = 1.0"), "the chance"),
         "borrowed": (
             Edit("    step = ", "    import irlbook.rl.exploration\n    step = "),
             "irlbook.rl",
@@ -181,6 +182,21 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit(_BONUS, 'settings["scale"] / np.sqrt(visits[state].sum())'),
             "those of the pair",
         ),
+        "N anew": (
+            Edit(
+                "            state, clock = start, 0\n",
+                "            state, clock = start, 0\n            visits[:] = 0\n",
+            ),
+            "anew in each episode",
+        ),
+        "from state 0": (
+            Edit("    state, clock = start, 0\n    while", "    state, clock = 0, 0\n    while"),
+            "a new episode begins",
+        ),
+        "back to state 0": (
+            Edit("            state, clock = start, 0\n", "            state, clock = 0, 0\n"),
+            "a new episode begins",
+        ),
         "no root": (
             Edit("np.sqrt(visits[state, action])", "visits[state, action]"),
             "the update makes",
@@ -269,6 +285,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
         "no seed": (Edit("default_rng(seed)", "default_rng()"), "same seed"),
         "always the same seed": (Edit("default_rng(seed)", "default_rng(0)"), "another seed"),
+        "borrowed": (
+            Edit("    rng, cumulated", "    import irlbook.rl.exploration\n    rng, cumulated"),
+            "irlbook.rl",
+        ),
         "steps alone": (Edit("return np.array(steps), q", "return np.array(steps)"), "2 values"),
     },
     "21L.4": {
@@ -364,6 +384,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "linear": (Edit('xscale="log", ', ""), "logarithmic"),
         "no steps": (Edit("steps in the world", "time"), "steps and the share"),
         "no share": (Edit("share of seeds that found the reward", "found"), "steps and the share"),
+        "borrowed": (
+            Edit("    fig, ax = ", "    import irlbook.claims\n    fig, ax = "),
+            "irlbook.claims",
+        ),
     },
     "21L.6": {
         "no second term": (
@@ -432,6 +456,26 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "    return sums / np.maximum(seen, 1)\n",
             "minimise the summed loss",
         ),
+        "a step alone is priced": (Edit("if length > looked:", "if True:"), "of one step"),
+        "only one minimum": (
+            Edit(
+                "    return np.linalg.lstsq(square, counts.T @ totals, rcond=1e-12)[0]",
+                "    found, seen = np.zeros(n_pairs), counts.any(axis=0)\n"
+                "    right = counts.T[seen] @ totals\n"
+                "    found[seen] = np.linalg.solve(square[np.ix_(seen, seen)], right)\n"
+                "    return found",
+            ),
+            "the shortest",
+        ),
+        "the minimum nearest to 1": (
+            Edit(
+                "    return np.linalg.lstsq(square, counts.T @ totals, rcond=1e-12)[0]",
+                "    ones = 1.0 * counts.any(axis=0)\n"
+                "    left = counts.T @ totals - square @ ones\n"
+                "    return ones + np.linalg.lstsq(square, left, rcond=1e-12)[0]",
+            ),
+            "the shortest",
+        ),
         "K upside down": (
             Edit("(length - looked) / looked", "(length - looked) * looked"),
             "minimise the summed loss",
@@ -485,6 +529,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "paid at the time of the goal alone": (
             Edit(_PAID, "float(later == t + 1)"),
             "its own step",
+        ),
+        "borrowed": (
+            Edit("    rows, rewards = ", "    import irlbook.rl.exploration\n    rows, rewards = "),
+            "irlbook.rl",
         ),
         "not together": (
             Edit(

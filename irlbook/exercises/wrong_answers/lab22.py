@@ -79,6 +79,15 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "two labels differ",
         ),
+        "one answer for each annotator": (
+            (
+                Edit(
+                    "if row not in seen:", "if (row[0], frozenset(row[1:3]), row[3]) not in seen:"
+                ),
+                Edit("seen.add(row)", "seen.add((row[0], frozenset(row[1:3]), row[3]))"),
+            ),
+            "second answer of the same",
+        ),
         "last row": (
             Edit(_KEEP, "kept.append([i for i, chosen in given if chosen == best][-1])"),
             "last row",
@@ -193,6 +202,16 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit(_P, "return chance[far].sum(), signs.count(1) / len(signs)"),
             "share",
         ),
+        "borrowed": (
+            Edit(
+                _P,
+                "from irlbook.data.audit import clustered_share\n"
+                "    rows = [row for row in rows if len(row[1]) != len(row[2])]\n"
+                "    found = clustered_share(signs, [row[0] for row in rows])\n"
+                "    return found.share, found.p_value",
+            ),
+            "irlbook.data",
+        ),
         "signed total": (
             Edit(">= abs(sum(sums.values()))", ">= sum(sums.values())"),
             "as far from 0",
@@ -273,6 +292,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "equally likely|every set",
         ),
         "the other side": (Edit("return held", "return ~held"), "no more families"),
+        "borrowed": (
+            Edit("    leader = {}", "    import irlbook.data.audit\n    leader = {}"),
+            "irlbook.data",
+        ),
         "numbers": (Edit("return held", "return np.flatnonzero(held)"), "shape"),
     },
     "22L.4": {
@@ -317,6 +340,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "NaN|finite",
         ),
         "two results": (Edit("math.sqrt(n), rho", "math.sqrt(n)"), "3 values"),
+        "borrowed": (Edit("    rho = ", "    import irlbook.stats\n    rho = "), "irlbook.stats"),
     },
     "22L.5": {
         "noise forgotten": (Edit(_Q, "q = rate"), "were forgotten"),
@@ -349,6 +373,14 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "not rounded": (
             Edit(_N, "return variance * (errors / (q - 0.5)) ** 2"),
             "whole numbers",
+        ),
+        "borrowed": (
+            Edit(
+                _N,
+                "from irlbook.stats import prompts_needed\n"
+                "    return prompts_needed(abs(q - 0.5), math.sqrt(variance), 0.0, 1, power)",
+            ),
+            "irlbook.stats",
         ),
         "one side of a half": (
             Edit(_N, "return math.ceil(variance * (errors / max(q - 0.5, 1e-3)) ** 2)"),
@@ -555,6 +587,14 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit(_PEAK, "peak = weights + optimiser + cache + step"),
             "cache stays|`peak`",
         ),
+        "borrowed": (
+            Edit(
+                _ALL,
+                "from irlbook.lm.costs import Architecture\n"
+                "    parameters = Architecture(**sizes).parameters",
+            ),
+            "irlbook.lm",
+        ),
         "no peak": (Edit(', "peak": peak', ""), "eight parts"),
     },
     "22L.7": {
@@ -587,7 +627,19 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
         "one name": (Edit("label=way", 'label="test"'), "legend"),
         "no prompts": (Edit('xlabel="prompts"', 'xlabel="N"'), "prompts and shares"),
-        "no share": (Edit('"share of studies that claim one"', '"power"'), "prompts and shares"),
+        "no share": (Edit('"share that claims a difference"', '"power"'), "prompts and shares"),
+        "labels of one panel": (
+            Edit("    axes[1].axvline", '    axes[1].set(ylabel="")\n    axes[1].axvline'),
+            "the y axis says what",
+        ),
+        "words of one panel": (
+            Edit("    axes[1].axvline", '    axes[1].set(ylabel="power")\n    axes[1].axvline'),
+            "of both panels",
+        ),
+        "borrowed": (
+            Edit("    fig, axes = ", "    import irlbook.stats\n    fig, axes = "),
+            "irlbook.stats",
+        ),
         "needed in the left": (
             Edit("axes[1].axvline", "axes[0].axvline"),
             "vertical line in the right",
@@ -683,6 +735,12 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit('math.ceil(len(train) / order["batch"])', '(len(train) // order["batch"])'),
             "last rows of an epoch",
         ),
+        "always one more": (
+            Edit('math.ceil(len(train) / order["batch"])', '(len(train) // order["batch"] + 1)'),
+            "no rows are left over",
+        ),
+        "80 % of the memory": (Edit("0.75 * offer", "0.8 * offer"), "of a GPU's memory"),
+        "70 % of the memory": (Edit("0.75 * offer", "0.7 * offer"), "smaller bill|will do"),
         "parts of steps": (
             Edit('math.ceil(len(train) / order["batch"])', '(len(train) / order["batch"])'),
             "a part of a step|epochs were joined",
