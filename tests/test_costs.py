@@ -11,8 +11,14 @@ import torch
 from ranks import run_two
 from transformers import DynamicCache, GPT2Config
 
-from irlbook.errors import InvalidHyperparameterError, UnsupportedModelError
+from irlbook.errors import (
+    DataNotFoundError,
+    InvalidHyperparameterError,
+    UnsupportedModelError,
+)
 from irlbook.lm import costs, models
+from irlbook.lm.logprobs import token_logps
+from irlbook.lm.trees import collate
 from irlbook.posttraining import adapter_study, cost_study, shard_study
 from irlbook.stats import power_of, prompts_needed
 from irlbook.training.config import TrainingConfig
@@ -145,6 +151,25 @@ def test_stored_measurements_are_of_the_arithmetic_of_today(part, name):
     )
 
 
+def test_a_part_that_is_measured_again_leaves_the_other_and_its_versions(tmp_path, monkeypatch):
+    parts, out = {"one": {"a": {}}, "two": {"b": {}}}, tmp_path / "costs.json"
+    monkeypatch.setattr(cost_study, "_in_its_own_process", lambda name: {"allocated": 1.0})
+    with pytest.raises(DataNotFoundError, match="without --part"):
+        cost_study.main(["--out", str(out), "--part", "two"], parts)
+    monkeypatch.setattr(cost_study, "version", lambda _: "old")
+    assert cost_study.main(["--out", str(out)], parts) == 0
+    monkeypatch.setattr(cost_study, "version", lambda _: "new")
+    assert cost_study.main(["--out", str(out), "--part", "two"], parts) == 0
+    found = json.loads(out.read_text())
+    assert {part: found["made_with"][part]["torch"] for part in parts} == {
+        "one": "old",
+        "two": "new",
+    }
+    assert found["one"] == {"a": {"allocated": 1.0}} and set(found["two"]) == {"b"}
+    with pytest.raises(SystemExit):
+        cost_study.main(["--case", "c"], parts)
+
+
 @pytest.mark.parametrize(
     "option", [{"checkpointing": True}, {"precision": "bfloat16"}, {"rank": 4}], ids=str
 )
@@ -186,7 +211,7 @@ def test_an_adapter_and_checkpoints_save_what_they_should():
     assert thin.weights > full.weights
     again = costs.training_memory(LLAMA_7B, 1000, 500, checkpointing=True)
     assert again.activations + again.again < full.activations / 8 and again.head == full.head
-    assert full.peak <= full.total
+    assert full.peak <= full.accumulated == full.total
 
 
 def test_the_peak_of_checkpointed_layers_by_hand():
@@ -200,7 +225,36 @@ def test_the_peak_of_checkpointed_layers_by_hand():
     p = c.parameters
     assert (found.activations, found.head, found.again) == (boundaries, head, again)
     assert found.peak == 12 * p + max(boundaries + head, boundaries + again, again + 4 * p)
+    assert found.accumulated == 16 * p + boundaries + max(head, again)
     assert found.total == 16 * p + boundaries + head + again
+
+
+def test_an_accumulated_step_of_checkpointed_layers_holds_what_is_computed():
+    """Counted by PyTorch's profiler, of a model whose logits and whose layer are equally large: the
+    second micro-batch has the gradients of the first beside it, and never both of these."""
+    torch.set_num_threads(1)
+    rows, prompt, response = 16, 20, 20
+    model = models.tiny_lm(900, hidden=64, layers=4, heads=4, tied=False, context=64)
+    cost_study.checkpoint_layers(model)
+    model.train()
+    groups = [([1] * prompt, [[2] * response])] * rows
+
+    def micro_batch():
+        (-token_logps(model, collate(groups, 0)).mean()).backward()
+
+    micro_batch()
+    held = sum(8 * p.numel() for p in model.parameters())  # weights and gradients
+    counted = held + cost_study._highest(micro_batch)
+    said = costs.training_memory(
+        costs.Architecture.of(model.config),
+        rows * (prompt + response),
+        rows * response,
+        costs.Precision(optimiser=0),
+        checkpointing=True,
+    )
+    assert said.again == pytest.approx(said.head, rel=0.1)
+    assert counted == pytest.approx(said.accumulated, rel=0.15)
+    assert said.total > 1.3 * counted
 
 
 def test_decoding_reads_weights_until_rows_make_it_compute():

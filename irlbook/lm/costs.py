@@ -149,14 +149,21 @@ class Memory:
         just been computed again at the first moment, and the first of them at the second; the
         logits are gone by then.
 
-        This holds for a step of one micro-batch. With gradient accumulation the gradients of the
-        first stay while the second has its activations, and the peak is `total`."""
+        This holds for a step of one micro-batch; see `accumulated`."""
         first = self.activations + max(self.head, self.again)
         return self.weights + self.optimiser + max(first, self.again + self.gradients)
 
     @property
+    def accumulated(self) -> float:
+        """The peak with gradient accumulation: the gradients of the first micro-batch stay while
+        the second has its activations. Where layers are checkpointed, the logits are gone when the
+        last of them is computed again, so the larger of the two counts."""
+        states = self.weights + self.optimiser + self.gradients
+        return states + self.activations + max(self.head, self.again)
+
+    @property
     def total(self) -> float:
-        """Everything at once: what `peak` never exceeds, and the peak of accumulated gradients."""
+        """Everything at once, which neither `peak` nor `accumulated` exceeds."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 

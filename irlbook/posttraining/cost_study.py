@@ -3,7 +3,8 @@
     python -m irlbook.posttraining.cost_study --out irlbook/results/costs.json
 
 measures `CASES`, on which the counts were settled, and `SAVINGS`, whose counts were written before
-they were measured; `--part savings` measures the second again and leaves the first.
+they were measured; `--part savings` measures the second again and leaves the first. The versions
+of Python and PyTorch are kept for each part.
 
 Each case runs in a process of its own, on one CPU thread in float32, with random weights: a step
 costs the same whatever they are. Measured are
@@ -33,10 +34,11 @@ from typing import Any, Literal
 
 import torch
 
-from irlbook.errors import CheckpointError
+from irlbook.errors import CheckpointError, as_command
 from irlbook.lm import costs, models
 from irlbook.lm.logprobs import token_logps
 from irlbook.lm.trees import collate
+from irlbook.posttraining.stored_runs import read_stored
 from irlbook.training.checkpoints import write_whole
 
 __all__ = [
@@ -219,32 +221,35 @@ PARTS = {"cases": CASES, "savings": SAVINGS}
 def main(
     arguments: list[str] | None = None,
     parts: Mapping[str, Mapping[str, dict[str, Any]]] = PARTS,
-) -> None:
-    """Measure every case and write them as one file.
+) -> int:
+    """Measure every case and write them as one file: "made_with" and the cases, by part.
 
     Raises:
         CheckpointError: a case failed.
+        DataNotFoundError: one part is asked for, and there is no file that has the others.
     """
+    by_name = {name: case for part in parts.values() for name, case in part.items()}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="the file to write")
     parser.add_argument("--part", choices=parts, help="measure this alone and keep the others")
-    parser.add_argument("--case", help="print one case, measured in this process")
+    parser.add_argument("--case", choices=by_name, help="print one, measured in this process")
     told = parser.parse_args(arguments)
     if told.case:
-        print(
-            json.dumps(measure_case(**next(c for c in parts.values() if told.case in c)[told.case]))
-        )
-        return
+        print(json.dumps(measure_case(**by_name[told.case])))
+        return 0
     if told.out is None:
         parser.error("give --out FILE")
-    whole: dict[str, Any] = json.loads(told.out.read_text()) if told.part else {}
-    whole["made_with"] = {"python": platform.python_version(), "torch": version("torch")}
+    again = "python -m irlbook.posttraining.cost_study without --part"
+    whole: dict[str, Any] = read_stored(told.out, again) if told.part else {"made_with": {}}
+    versions = {"python": platform.python_version(), "torch": version("torch")}
     for part in [told.part] if told.part else parts:
         whole[part] = {name: _in_its_own_process(name) for name in parts[part]}
+        whole["made_with"][part] = versions
     write_whole(
         told.out,
         partial(Path.write_text, data=json.dumps(whole, indent=1) + "\n", encoding="utf-8"),
     )
+    return 0
 
 
 def _in_its_own_process(case: str) -> dict[str, float]:
@@ -259,4 +264,4 @@ def _in_its_own_process(case: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(as_command(main))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -776,10 +775,7 @@ def memory_of(sizes, job, **other):
         checkpointing=job["checkpointing"],
     )
     cache = costs.cache_bytes(sized, job["cached"], job["numbers"]["activation"])
-    if job["accumulated"]:  # gradients of an earlier micro-batch are there all the time
-        step = replace(held, weights=held.weights + held.gradients, gradients=0.0).peak
-    else:
-        step = held.peak
+    step = held.accumulated if job["accumulated"] else held.peak
     return {
         "weights": held.weights,
         "gradients": held.gradients,
