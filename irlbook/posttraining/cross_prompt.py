@@ -77,7 +77,9 @@ def cross_prompt_pairs(
     if len(records) < 3:
         raise InvalidDataError(f"{len(records)} records; each needs those of two other prompts.")
     if not (0 <= (8 if won is None else won) <= 8 and 0 <= (6 if tied is None else tied) <= 6):
-        raise InvalidHyperparameterError(f"won is {won} of 8 and tied is {tied} of 6.")
+        raise InvalidHyperparameterError(
+            f"won is {won} and tied is {tied}; give None, or won from 0 to 8 and tied from 0 to 6."
+        )
     order = _round([str(p.prompt) for p in records], rng)
     place = np.argsort(order)
     pairs, wins = [], []
@@ -119,11 +121,19 @@ def soft_preference_loss(rewards: Tensor, wins: Tensor) -> Tensor:
 
     Returns:
         (P,).
+
+    Raises:
+        ShapeError: the two do not fit together.
+        InvalidHyperparameterError: a chance lies outside [0, 1].
     """
     if rewards.ndim != 2 or rewards.shape[1] != 2 or wins.shape != rewards.shape[:1]:
         raise ShapeError(
             f"rewards have shape {tuple(rewards.shape)} and wins {tuple(wins.shape)}; expected "
             "(pairs, 2) and (pairs,)."
+        )
+    if not bool(((wins >= 0) & (wins <= 1)).all()):
+        raise InvalidHyperparameterError(
+            f"wins lie from {wins.min():g} to {wins.max():g}; a chance lies in [0, 1]."
         )
     d = rewards[:, 0] - rewards[:, 1]
     return -wins * logsigmoid(d) - (1 - wins) * logsigmoid(-d)
@@ -132,13 +142,14 @@ def soft_preference_loss(rewards: Tensor, wins: Tensor) -> Tensor:
 def cross_prompt_objective() -> Objective:
     """`soft_preference_loss` for `training.train` with a `RewardScorer`.
 
-    Groups are (prompt, [first, second]); the chances go in ``extra={"wins": (P,)}``.
+    Groups are (prompt, [first, second]); the chances go in ``extra={"wins": (P,)}``. Of the usual
+    metrics there is `mean_reward` alone: of a tie, accuracy and margin say nothing.
     """
 
     def values(scores: Tensor, batch: Batch) -> dict[str, Tensor]:
         rewards = batch.per_response(scores)  # (P, 2)
         loss = soft_preference_loss(rewards, batch.extra["wins"].to(rewards.dtype))
-        return {"loss": loss, **reward_metrics(rewards)}
+        return {"loss": loss, "mean_reward": reward_metrics(rewards)["mean_reward"]}
 
     return Objective("cross_prompt", values, responses=2)
 
@@ -162,6 +173,7 @@ def tied_weight(won: float, lost: float, ties: float) -> float:
     up, down = won + ties / 2, lost + ties / 2
     if min(won, lost, ties) < 0 or not min(up, down) > 0:
         raise InvalidHyperparameterError(
-            f"won {won}, lost {lost} and ties {ties}: no finite weight is best."
+            f"won {won}, lost {lost} and ties {ties}: no finite weight is best; give numbers from "
+            "0 on, and ties or wins of both sides."
         )
     return math.log(up / down)

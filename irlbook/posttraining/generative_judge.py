@@ -123,5 +123,8 @@ def _answers(tokenizer: Any) -> tuple[list[int], list[int]]:
     """The two answers as one token each, which is all that is read of the judge."""
     found = [encode_response(tokenizer, answer, ended=False) for answer in ANSWERS]
     if any(len(ids) != 1 for ids in found):
-        raise TokenizerError(f"the answers {ANSWERS} are not one token each: {found}.")
+        raise TokenizerError(
+            f"the answers {ANSWERS} are not one token each: {found}. Take or train a tokenizer "
+            "that has each of them as a token."
+        )
     return found[0], found[1]

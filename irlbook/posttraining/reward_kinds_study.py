@@ -13,8 +13,9 @@ That takes longer than a chapter may, so the result ships with the package:
 
     python -m irlbook.posttraining.reward_kinds_study
 
-A job is kept as soon as it is done, and the same command goes on with those that are missing. With
-`--check` the plain model of seed 0 is trained anew and compared with what is stored.
+makes seeds 0 to 4, one for each starting model; `--seeds` takes others. A job is kept as soon as it
+is done, and the same command goes on with those that are missing. With `--check`
+the plain model of seed 0 is trained anew and compared with what is stored.
 """
 
 from __future__ import annotations
@@ -331,7 +332,7 @@ def main(arguments: Sequence[str] | None = None, study: Study | None = None) -> 
     )
     parser.add_argument("--out", type=Path, default=STORED)
     parser.add_argument("--parts", type=Path, help="folder of the jobs that are done")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
     parser.add_argument("--check", action="store_true", help="train seed 0's plain model anew")
     given = parser.parse_args(arguments)
