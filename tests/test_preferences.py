@@ -241,6 +241,10 @@ def test_separable_comparisons_are_named():
     with pytest.raises(SeparablePreferencesError, match="items 3 never won"):
         fit_bradley_terry([*cycle, [0, 3]])
     check_win_graph([*cycle, [0, 3], [3, 0]])  # one win back, and all is well
+    with pytest.raises(SeparablePreferencesError):
+        check_win_graph([[0, 1], [1, 0]], counts=[3, 0])  # a win that was never seen is none
+    with pytest.raises(UnidentifiedRewardError):
+        check_win_graph([[0, 1], [1, 0], [1, 2], [2, 1]], counts=[1, 1, 0, 0])
 
 
 @settings(max_examples=60, deadline=None)

@@ -150,5 +150,6 @@ def test_reinforce_improves_and_repeats(baseline):
 def test_bad_settings_are_named():
     with pytest.raises(InvalidHyperparameterError, match="updates"):
         ReinforceConfig(updates=0)
+    ReinforceConfig(updates=1, episodes_per_update=1)  # the least that there can be
     with pytest.raises(InvalidHyperparameterError, match="discount"):
         ReinforceConfig(discount=2.0)

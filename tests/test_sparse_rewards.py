@@ -95,6 +95,7 @@ def test_count_bonus_falls_with_the_root_of_the_visits():
     paid = [bonus(1, 0, 2) for _ in range(4)]
     assert np.allclose(paid, 0.5 / np.sqrt([1, 2, 3, 4]))
     assert bonus(1, 1, 2) == 0.5
+    assert exploration.no_bonus(1, 1, 2) == 0.0
 
 
 def test_prediction_error_by_hand_and_its_floor():

@@ -189,9 +189,11 @@ def win_graph(pairs: Any, n_items: int | None = None, counts: Any = None) -> spa
     given = as_pairs(pairs)
     size = _size(given, None, n_items)
     weight = _as_counts(counts, len(given))
-    return sparse.csr_array(
+    wins = sparse.csr_array(
         sparse.coo_array((weight, (given[:, 0], given[:, 1])), shape=(size, size))
     )
+    wins.eliminate_zeros()  # a pair that was counted 0 times is no edge of the graph
+    return wins
 
 
 def check_win_graph(pairs: Any, n_items: int | None = None, counts: Any = None) -> None:
