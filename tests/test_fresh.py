@@ -43,6 +43,18 @@ def test_claims_are_drawn_again_and_held_against_the_text(tmp_path, call):
     assert rows["said to be less"]["draw 1"] == "against"
 
 
+def test_one_draw_cannot_tell_what_was_drawn(tmp_path, call):
+    path = save(notebook(CELLS, CONCLUDE), tmp_path / "01_a.ipynb")
+    code, _, errors = call("run", path, "--fresh", 1, "--out", tmp_path / "out")
+    assert code != 0 and "take two or more (--fresh 2)" in errors
+
+
+def test_the_time_limit_of_a_cell_holds(tmp_path, call):
+    path = save(notebook("import time\ntime.sleep(60)"), tmp_path / "01_a.ipynb")
+    code, _, errors = call("run", path, "--fresh", 2, "--timeout", 3, "--out", tmp_path / "out")
+    assert code != 0 and "did not end within 3 s" in errors
+
+
 @pytest.mark.parametrize(
     ("said", "side", "mean", "word"),
     [

@@ -26,6 +26,7 @@ import numpy as np
 
 from irlbook.authoring.notebooks import Progress, execute, write_atomically
 from irlbook.claims import ON_SOME, Claims, Said, Side
+from irlbook.errors import InvalidHyperparameterError
 
 __all__ = ["Again", "Redrawn", "SINK", "WORDS", "chapter_again", "redraw", "write_table"]
 
@@ -52,7 +53,7 @@ class Redrawn:
     @property
     def same(self) -> bool:
         """Whether all draws give one and the same effect: it comes from a file, or is exact."""
-        return len(self.means) > 1 and len(set(self.means)) == 1
+        return len(set(self.means)) == 1
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -150,7 +151,10 @@ class Again:
 
 
 def chapter_again(
-    path: Path, draws: Sequence[int] = (1, 2), progress: Progress | None = None
+    path: Path,
+    draws: Sequence[int] = (1, 2),
+    timeout: float | None = None,
+    progress: Progress | None = None,
 ) -> Again:
     """Execute a chapter once a draw and collect its learned claims.
 
@@ -159,12 +163,19 @@ def chapter_again(
 
     Args:
         path: the chapter.
-        draws: positive numbers, each another set of seeds.
-        progress: as of `irlbook.authoring.notebooks.execute`.
+        draws: two or more positive numbers, each another set of seeds; of one draw alone nobody
+            could tell which claims come from files.
+        timeout, progress: as of `irlbook.authoring.notebooks.execute`.
 
     Raises:
+        InvalidHyperparameterError: fewer than two draws.
         NotebookError, CellTimeoutError: as `irlbook.authoring.notebooks.execute`.
     """
+    if len(set(draws)) < 2:
+        raise InvalidHyperparameterError(
+            f"draws are {list(draws)}: take two or more (--fresh 2), or nobody can tell which "
+            "claims were drawn again and which come from files."
+        )
     rows: list[dict[str, dict[str, Any]]] = []
     failed = []
     with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +184,7 @@ def chapter_again(
             # A cache of its own: what was fine-tuned with the chapter's seeds must not be taken.
             env = {SINK: str(sink), "IRLBOOK_CACHE": str(Path(folder) / f"cache-{draw}")}
             first = f"from irlbook.authoring import fresh; fresh.redraw({draw})"
-            done = execute(path, None, None, progress, first=first, env=env, keep_going=True)
+            done = execute(path, None, timeout, progress, first=first, env=env, keep_going=True)
             failed += [f"draw {draw}, {line}" for line in done.failed]
             lines = sink.read_text(encoding="utf-8").splitlines()  # made by `redraw`
             rows.append({row["name"]: row for row in map(json.loads, lines)})

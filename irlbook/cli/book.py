@@ -205,7 +205,7 @@ def run(
     ] = False,
     fresh: Annotated[
         int,
-        typer.Option(help="Run each so often on other seeds, to see which claims hold.", min=0),
+        typer.Option(help="Run each so often (2 or more) on other seeds: what holds?", min=0),
     ] = 0,
 ) -> None:
     """Execute chapters (the tour, unless told) and write a notebook and a page of each.
@@ -226,7 +226,7 @@ def run(
     paths = [find_chapter(name) for name in names or ["00"]]
     notebooks.need_jupyter("ipykernel", "nbclient", "nbconvert", "latex2mathml")
     if fresh:
-        _claims_again(paths, out, fresh)
+        _claims_again(paths, out, fresh, timeout)
         return
     failed = []
     for path in paths:
@@ -259,13 +259,13 @@ def run(
     next_step("irlbook lab", "opens your own copy of the book, with the exercises")
 
 
-def _claims_again(paths: list[Path], out: Path, draws: int) -> None:
+def _claims_again(paths: list[Path], out: Path, draws: int, timeout: float) -> None:
     """Execute chapters on other seeds; a table of each, and a line that counts what holds."""
     from irlbook.authoring import fresh
 
     for path in paths:
         with _bars() as bars:
-            again = fresh.chapter_again(path, range(1, draws + 1), bars(path))
+            again = fresh.chapter_again(path, range(1, draws + 1), timeout, bars(path))
         table = out / f"{path.stem}.fresh.csv"
         fresh.write_table(again, table)
         typer.echo(f"{path.stem}: {again.summary()}; {table}")
