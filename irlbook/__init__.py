@@ -10,7 +10,7 @@ Every room is to be had by its name, and is loaded when it is first used:
 
 from irlbook._front import front
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 _ROOMS = """
 authoring claims cli data decoding display envs errors exercises imitation irl lm mdp metrics moves
