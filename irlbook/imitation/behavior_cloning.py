@@ -63,7 +63,8 @@ def clone(counts: Any, *, smoothing: float = 0.0, fallback: Any = None) -> np.nd
     elif isinstance(fallback, str) and fallback == "marginal":
         guess = n.sum(axis=0) / n.sum()
     else:
-        guess = np.asarray(fallback, dtype=float)
+        # Another word than "marginal" is no distribution either.
+        guess = np.empty(0) if isinstance(fallback, str) else np.asarray(fallback, dtype=float)
         if guess.shape != (n.shape[1],) or (guess < 0).any() or abs(guess.sum() - 1.0) > 1e-8:
             raise InvalidHyperparameterError(
                 'fallback must be None, "marginal" or a distribution over the actions.'
