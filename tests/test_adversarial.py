@@ -1,5 +1,7 @@
 """Adversarial imitation and IQ-Learn against closed forms, differences and brute force."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -157,6 +159,59 @@ def test_the_loop_falls_and_finds_the_expert(which):
         assert abs(found.losses[-1] - 2 * np.log(2)) < 1e-7
 
 
+def test_the_loop_stops_where_it_says_it_stops():
+    """After the steps that are allowed; else at the first D_f below the tolerance, or the first
+    that has fallen by less than it in ten steps. The report says which, and after how many."""
+    world = garnet(8, 3, 3, np.random.default_rng(0), discount=0.9)
+    rho = adv.normalised_occupancy(world, soft_policy_iteration(world, beta=0.5).policy)
+    cut = adv.match_occupancy(world, rho, max_iterations=3, tolerance=0.0)
+    assert len(cut.divergences) == len(cut.losses) == 4
+    assert cut.report.iterations == 3 and not cut.report.converged
+    assert cut.report.residual == cut.divergences[-1] and cut.report.tolerance == 0.0
+    assert cut.report.method == "match_occupancy GAIL"
+    below = adv.match_occupancy(world, rho, tolerance=1e-4)
+    assert below.report.converged and below.divergences[-1] <= 1e-4 < below.divergences[-2]
+    assert below.report.iterations == len(below.divergences) - 1
+    known = adv.match_occupancy(world, rho, initial=below.policy, tolerance=1e-3)
+    assert known.report.converged and known.report.iterations == 0  # nothing was left to do
+    np.testing.assert_allclose(known.policy, below.policy)
+    np.testing.assert_allclose(
+        known.reward, adv.imitation_reward(rho, below.occupancy, adv.GAIL), atol=1e-12
+    )
+    # An expert that no policy can be: D_f cannot come near 0, and its fall ends the loop.
+    away = adv.match_occupancy(world, np.full((8, 3), 1 / 24), tolerance=1e-4)
+    falls = away.divergences[:-10] - away.divergences[10:]
+    assert away.report.converged and away.divergences[-1] > 1e-4
+    assert falls[-1] <= 1e-4 and (falls[:-1] > 1e-4).all()
+
+
+def test_a_step_grows_after_it_was_downhill_and_never_moves_far():
+    """eq 8.6: log pi moves by step times advantage; at most by 4 each time, where u is huge."""
+    world = TabularMDP.create(np.ones((1, 3, 1)), np.zeros(1), discount=0.5)
+    rho = np.array([[0.3, 0.4, 0.3]])
+
+    def steps(expert, which, n, initial=None):
+        """The step sizes of the first n steps, from the policies after 0, ..., n of them."""
+        runs = [
+            adv.match_occupancy(
+                world, expert, which, max_iterations=k, tolerance=0.0, initial=initial
+            )
+            for k in range(n + 1)
+        ]
+        for before, after in itertools.pairwise(runs):
+            paid = adv.imitation_reward(expert, before.occupancy, which)
+            advantage = adv.advantages(world, before.policy, paid)
+            moved = np.log(after.policy) - np.log(before.policy)
+            yield np.ptp(moved) / np.ptp(advantage), np.abs(advantage).max()
+
+    (first, _), (second, _), (third, _) = steps(rho, adv.GAIL, 3)
+    assert first == pytest.approx(1.0) and second == pytest.approx(1.6)
+    assert third == pytest.approx(1.6**2)
+    rare = np.array([[1e-4, 0.5, 0.4999]])
+    ((step, largest),) = steps(np.array([[0.9, 0.05, 0.05]]), adv.FAIRL, 1, initial=rare)
+    assert largest > 1000 and step * largest <= 4.0 + 1e-9
+
+
 def test_the_wrong_sign_of_the_reward_is_caught_by_the_loop(monkeypatch):
     """A planted bug: paid for what the expert does not do, no step is downhill."""
     world = garnet(8, 3, 3, np.random.default_rng(0), discount=0.9)
@@ -301,6 +356,101 @@ def counters():
     return TabularMDP.create(moves, np.array([[1.0, -4.0]] * 2), start=[0.5, 0.5], discount=0.95)
 
 
+def test_empirical_occupancy_is_discounted_and_smoothed():
+    world = counters()
+    demos = Trajectories.from_list([([0, 0, 1], [0, 1]), ([1, 1], [0])])
+    counts = np.array([[1.0, 0.95], [1.0, 0.0]])
+    share = counts / 2.95
+    assert np.allclose(adv.empirical_occupancy(demos, world), share)
+    smooth = adv.empirical_occupancy(demos, world, smoothing=0.2)
+    assert np.allclose(smooth, 0.8 * share + 0.2 / 4)
+    for bad in (-1e-9, 1.0):
+        with pytest.raises(InvalidHyperparameterError, match="smoothing must lie in"):
+            adv.empirical_occupancy(demos, world, smoothing=bad)
+
+
+def test_an_occupancy_sums_to_1_to_rounding_only():
+    world = counters()
+    good = np.array([[0.5, 0.0], [0.25, 0.25]])
+    adv.check_occupancy(world, good)
+    adv.check_occupancy(world, good * (1 + 5e-7))
+    for factor in (1 + 2e-6, 1 - 2e-6, np.nan):
+        with pytest.raises(NotStochasticError, match="sums to 1"):
+            adv.check_occupancy(world, good * factor)
+    with pytest.raises(ShapeError, match=r"shape \(4,\); expected \(S, A\) = \(2, 2\)"):
+        adv.check_occupancy(world, good.reshape(-1))
+
+
+def test_ratios_and_bounds_where_one_of_the_two_never_is():
+    """u = 1 where neither is, 0 where only the policy is; infinite where only the expert is."""
+    expert, policy = np.array([[0.5, 0.0, 0.0, 0.5]]), np.array([[0.25, 0.25, 0.0, 0.5]])
+    assert adv.density_ratio(expert, policy).tolist() == [[2.0, 0.0, 1.0, 1.0]]
+    assert adv.best_discriminator(expert, policy)[0, 1:3].tolist() == [0.0, 0.5]
+    assert np.isfinite(adv.imitation_reward(expert, policy, adv.GAIL)).all()
+    with pytest.raises(InfiniteDivergenceError, match="visits state 0, action 1, the expert never"):
+        adv.imitation_reward(expert, policy, adv.AIRL)
+    with pytest.raises(InfiniteDivergenceError, match="seen at state 0, action 1, where"):
+        adv.density_ratio(policy, expert)
+    test = np.array([[-1.0, -np.inf, np.nan, 0.5]])  # T where it counts for nobody may be anything
+    test[0, 1] = -2.0
+    bound = (
+        0.5 * -1.0 + 0.5 * 0.5 - (0.25 * np.exp(-2.0) + 0.25 * np.exp(-3.0) + 0.5 * np.exp(-0.5))
+    )
+    assert adv.variational_bound(test, expert, policy, adv.FAIRL) == pytest.approx(bound)
+
+
+def test_a_mirror_step_from_a_policy_that_never_does_something():
+    """What has probability 0 keeps it to rounding, and no step overflows."""
+    stepped = adv.mirror_step(np.array([[1.0, 0.0]]), np.array([[0.0, 5.0]]), 1.0)
+    assert np.allclose(stepped, [[1.0, 0.0]])
+    far = adv.mirror_step(np.array([[0.5, 0.5]]), np.array([[0.0, 1e4]]), 1.0)
+    assert far.tolist() == [[0.0, 1.0]]
+    assert np.allclose(adv.softmax_policy([1e4], np.array([[[0.0], [1.0]]])), [[0.0, 1.0]])
+
+
+def test_airl_says_what_it_did():
+    """D_KL before each step and at the end; no potential where g knows the action."""
+    world = counters()
+    expert = adv.normalised_occupancy(world, np.full((2, 2), 0.5) + [[0.2, -0.2], [0.1, -0.1]])
+    uniform = adv.normalised_occupancy(world, np.full((2, 2), 0.5))
+    for state_only in (True, False):
+        found = airl(world, expert, state_only=state_only, iterations=2)
+        assert found.divergences.shape == (3,)
+        assert found.divergences[0] == pytest.approx(adv.AIRL.between(expert, uniform))
+        last = adv.normalised_occupancy(world, found.policy)
+        assert found.divergences[-1] == pytest.approx(adv.AIRL.between(expert, last))
+        assert found.reward.shape == (2, 2) and found.potential.shape == (2,)
+        assert (np.ptp(found.reward, axis=1) == 0).all() == state_only
+        assert found.potential.any() == state_only
+    airl(world, expert, iterations=1, step=1e-9, ridge=1e-9)
+    for bad in ({"iterations": 0}, {"step": 0.0}, {"ridge": 0.0}):
+        with pytest.raises(InvalidHyperparameterError, match=next(iter(bad))):
+            airl(world, expert, **bad)
+
+
+def test_one_step_of_airl_is_a_mirror_step_of_its_own_reward():
+    """With g(s, a) and an exact fit, f - log pi is log rho_E / rho_pi: AIRL's reward and 1."""
+    world = counters()
+    expert = adv.normalised_occupancy(world, np.array([[0.7, 0.3], [0.6, 0.4]]))
+    policy = np.full((2, 2), 0.5)
+    ratio = expert / adv.normalised_occupancy(world, policy)
+    advantage = adv.advantages(world, policy, np.log(ratio))
+    found = airl(world, expert, state_only=False, iterations=1, step=0.25)
+    assert np.allclose(found.policy, adv.mirror_step(policy, advantage, 0.25), atol=1e-6)
+    far = airl(world, expert, state_only=False, iterations=1, step=1e9)
+    capped = adv.mirror_step(policy, advantage, 4.0 / np.abs(advantage).max())
+    assert np.allclose(far.policy, capped, atol=1e-6)
+
+
+def test_the_ridge_keeps_the_discriminator_from_infinity():
+    """Separable pairs: without a price the parameters would grow; at the optimum both balance."""
+    x, expert, policy = np.eye(2), np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    for ridge in (0.1, 1.0):
+        w = fit_discriminator(x, np.zeros(2), expert, policy, np.zeros(2), ridge=ridge, steps=100)
+        slope = [1 / (1 + np.exp(-w[0])) - 1, 1 / (1 + np.exp(-w[1]))]
+        assert np.allclose(slope + ridge * w, 0.0, atol=1e-8)
+
+
 def test_the_case_where_cloning_wins():
     """Four demonstrations: the clone is the expert, GAIL copies the luck of their first states."""
     world = counters()
@@ -349,6 +499,41 @@ def test_iq_learn_gradient_and_stationarity():
     a, b = rng.normal(size=(2, 6, 3))
     ends = [iq_objective(x, world, expert, alpha=0.5)[0] for x in (a, b, (a + b) / 2)]
     assert ends[2] >= (ends[0] + ends[1]) / 2
+
+
+def test_iq_learn_reports_its_maximum():
+    world = garnet(5, 2, 2, np.random.default_rng(11), discount=0.8)
+    expert = adv.normalised_occupancy(world, soft_policy_iteration(world).policy)
+    found = iq_learn(world, expert, alpha=0.7, beta=0.5)
+    value, slope = iq_objective(found.q, world, expert, alpha=0.7, beta=0.5)
+    assert found.objective == pytest.approx(value) and found.gradient < 1e-6
+    assert found.gradient == pytest.approx(np.abs(slope).max(), abs=1e-12)
+    assert np.allclose(found.reward, inverse_bellman(found.q, world, 0.5))
+    weights = np.exp(found.q / 0.5)
+    assert np.allclose(found.policy, weights / weights.sum(axis=1, keepdims=True))
+    early = iq_learn(world, expert, alpha=0.7, beta=0.5, max_iterations=2)
+    assert early.objective < found.objective and early.gradient > 1e-4
+    for bad in ({"alpha": 0.0}, {"beta": 0.0}):
+        with pytest.raises(InvalidHyperparameterError, match=next(iter(bad))):
+            iq_learn(world, expert, **bad)
+
+
+def test_the_reward_of_a_soft_optimum_is_found_again_where_episodes_end():
+    """r = Q - gamma P V with V = 0 after the end, eq 8.10; and J's slope by differences."""
+    world = gridworld(2, 3, start=(0, 0), discount=0.9)
+    plan = soft_policy_iteration(world, beta=0.5, tolerance=1e-12)
+    alive = ~world.terminal
+    assert np.allclose(inverse_bellman(plan.q, world, 0.5)[alive], world.reward[alive])
+    assert np.allclose(
+        inverse_bellman(soft_policy_iteration(world, tolerance=1e-12).q, world)[alive],
+        world.reward[alive],
+    )
+    rng = np.random.default_rng(12)
+    q, rho = rng.normal(size=(6, 5)), rng.dirichlet(np.ones(30)).reshape(6, 5)
+    numeric = _differences(lambda x: iq_objective(x, world, rho, alpha=0.5, beta=0.5)[0], q)
+    assert np.allclose(iq_objective(q, world, rho, alpha=0.5, beta=0.5)[1], numeric, atol=1e-8)
+    with pytest.raises(UnnormalisedOccupancyError, match="with_absorbing_state"):
+        iq_learn(world, rho)
 
 
 def test_iq_learn_without_regulariser_is_maximum_entropy():
