@@ -16,6 +16,7 @@ from irlbook.errors import (
 )
 from irlbook.irl.bayesian import (
     Chains,
+    Laplace,
     Posterior,
     calibration_ranks,
     choice_counts,
@@ -248,6 +249,106 @@ def test_effective_size_of_an_autoregression_and_r_hat_of_stuck_chains():
     assert (apart.r_hat() > 1.5).all()
     independent = Chains(noise[:1000], np.ones(2)).effective_size()
     assert (independent > 700).all() and (independent <= 1000).all()
+
+
+def test_choices_are_counted_by_state_action_and_time():
+    mdp, _ = small()
+    demos = Trajectories.from_list([([0, 0, 0], [4, 4]), ([0, 0], [4])])
+    counts = choice_counts(demos, mdp)
+    assert counts[0, 4] == 3 and counts.sum() == 3
+    timed = choice_counts(demos, mdp, 2)  # as long as the longest
+    assert timed.shape == (2, 9, 5) and timed[:, 0, 4].tolist() == [2, 1]
+    with pytest.raises(InvalidTrajectoryError, match="demonstration 0 has 2 steps"):
+        choice_counts(demos, mdp, 1)
+
+
+def test_a_gaussian_has_its_intervals_and_draws():
+    """A Laplace of precision diag(4, 1): deviations 1/2 and 1, the quantiles of the normal."""
+    report = planning.SolverReport("laplace", True, 1, 0.0, 1e-5)
+    bell = Laplace(np.array([1.0, -2.0]), np.diag([4.0, 1.0]), -3.0, report)
+    np.testing.assert_allclose(bell.deviation, [0.5, 1.0])
+    reach = stats.norm.ppf(0.95) * np.array([0.5, 1.0])
+    np.testing.assert_allclose(bell.interval(), np.stack([bell.mode - reach, bell.mode + reach], 1))
+    half = stats.norm.ppf(0.75) * np.array([0.5, 1.0])
+    np.testing.assert_allclose(bell.interval(0.5)[:, 1] - bell.mode, half)
+    tilted = Laplace(np.zeros(2), np.linalg.inv([[2.0, 0.9], [0.9, 1.0]]), 0.0, report)
+    draws = tilted.sample(20_000, np.random.default_rng(0))
+    assert draws.shape == (20_000, 2)
+    np.testing.assert_allclose(np.cov(draws.T), [[2.0, 0.9], [0.9, 1.0]], atol=0.06)
+
+
+def test_laplace_reports_its_mode_and_density():
+    mdp, features = small(1.0, 0.2)
+    demos = shown(mdp, features, np.array([0.8, -0.5]), 12, T, plan_horizon=T)
+    posterior = Posterior(mdp, features, choice_counts(demos, mdp, T), prior_deviation=[1.0, 0.5])
+    found = posterior.laplace()
+    value, slope = posterior.log_density(found.mode)
+    assert found.log_density == value
+    assert found.report.residual == np.abs(slope).max() <= 1e-5 == found.report.tolerance
+    assert found.report.converged and found.report.method == "laplace"
+    np.testing.assert_allclose(
+        found.precision, posterior.fisher(found.mode) + np.diag([1.0, 4.0]), atol=1e-12
+    )
+    again = posterior.laplace(start=found.mode)
+    assert again.report.iterations == 0  # it begins where it is told to
+    np.testing.assert_array_equal(again.mode, found.mode)
+    settled = posterior.laplace(max_iterations=1, tolerance=1e-9)  # Fisher scoring does the rest
+    np.testing.assert_allclose(settled.mode, found.mode, atol=1e-4)
+    assert settled.report.converged and settled.report.iterations > 1
+
+
+def test_metropolis_on_a_gaussian_and_what_it_keeps():
+    """Of burn_in + n steps the last n are kept; the accepted share is that of those."""
+    calls = []
+
+    def bell(w):
+        calls.append(len(w))
+        return -0.5 * (w**2).sum(axis=1)
+
+    rng = np.random.default_rng(0)
+    chains = metropolis(bell, np.zeros((40, 1)), 2.4 * np.eye(1), 500, rng, burn_in=20)
+    assert chains.draws.shape == (500, 40, 1) and len(calls) == 1 + 520
+    assert chains.draws.var() == pytest.approx(1.0, abs=0.05)
+    moved = (np.diff(chains.draws[..., 0], axis=0) != 0).mean(axis=0)
+    np.testing.assert_allclose(chains.accepted, moved, atol=1.5 / 500)
+    assert chains.accepted.mean() == pytest.approx(0.44, abs=0.03)  # Roberts, Gelman & Gilks 1997
+    flat = metropolis(lambda w: np.zeros(len(w)), np.zeros((3, 1)), np.eye(1), 50, rng)
+    assert (flat.accepted == 1.0).all() and len(np.unique(flat.draws)) == 150
+    wide = metropolis(bell, np.zeros((2, 2)), np.stack([np.zeros((2, 2)), np.eye(2)]), 50, rng)
+    assert not wide.draws[:, 0].any() and wide.draws[:, 1].any()  # a scale for each chain
+
+
+def test_r_hat_compares_the_halves():
+    """Two draws a half, by the formula of Gelman et al.; a chain that drifts is found by it."""
+    draws = np.array([0.0, 2.0, 4.0, 6.0, 99.0])[:, None, None]  # the odd one is left out
+    within, between = 2.0, np.var([1.0, 5.0], ddof=1)
+    wanted = np.sqrt(0.5 + between / within)
+    assert Chains(draws, np.ones(1)).r_hat() == pytest.approx([wanted])
+
+
+def test_effective_size_by_hand():
+    """Lags 0 and 1 make a pair; pairs are summed up to the first that is not positive."""
+    x = np.array([1.0, 1.0, -1.0, -1.0])
+    rho = np.array([1.0, 0.25, -0.5, -0.25])  # sums of products over 4
+    assert rho[0] + rho[1] > 0 > rho[2] + rho[3]
+    chain = Chains(x[:, None, None], np.ones(1))
+    assert chain.effective_size()[0, 0] == pytest.approx(4 / (2 * 1.25 - 1))
+    still = Chains(np.zeros((6, 1, 1)), np.ones(1))
+    assert still.effective_size()[0, 0] == 6.0  # nothing varies: no correlation to subtract
+
+
+def test_coverage_counts_both_ends_and_ranks_count_what_is_below():
+    intervals = np.array([[[0.0, 1.0]], [[0.0, 1.0]], [[0.0, 1.0]], [[0.0, 1.0]]])
+    truth = np.array([[0.0], [1.0], [0.5], [1.1]])
+    assert coverage(truth, intervals).tolist() == [0.75]
+    assert calibration_ranks(np.array([[2.0]]), np.array([[[1.0]], [[2.0]], [[3.0]]])) == [[1]]
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.inf, [1.0, 0.0], [1.0, 1.0, 1.0]])
+def test_a_prior_is_proper_and_has_a_deviation_for_each_weight(bad):
+    mdp, features = small()
+    with pytest.raises(InvalidHyperparameterError, match="each of the 2 weights"):
+        Posterior(mdp, features, np.ones((9, 5)), prior_deviation=bad)
 
 
 def test_bad_input_is_named():

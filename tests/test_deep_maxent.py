@@ -248,6 +248,78 @@ def test_bad_input_is_named(world):
             DeepMaxEntConfig(**bad)
 
 
+@pytest.mark.parametrize(
+    ("name", "least", "below"),
+    [
+        ("hidden", (1,), (3, 0)),
+        ("weight_decay", 0.0, -1e-9),
+        ("reward_decay", 0.0, -1e-9),
+        ("max_iterations", 1, 0),
+        ("tolerance", 1e-300, 0.0),
+    ],
+)
+def test_settings_have_a_least_value(name, least, below):
+    DeepMaxEntConfig(**{name: least})
+    with pytest.raises(InvalidHyperparameterError, match=name):
+        DeepMaxEntConfig(**{name: below})
+
+
+def test_the_network_begins_with_its_width_in_mind():
+    """Weights of variance 1 / inputs and no bias: so the first rewards are about as large as 1."""
+    network = reward_network(400, (300,), seed=1)
+    first, squash, last = network
+    assert isinstance(squash, torch.nn.Tanh) and len(network) == 3
+    assert first.weight.shape == (300, 400) and last.weight.shape == (1, 300)
+    assert float(first.weight.detach().std()) == pytest.approx(400**-0.5, rel=0.02)
+    assert float(last.weight.detach().std()) == pytest.approx(300**-0.5, rel=0.2)
+    assert not first.bias.any() and not last.bias.any()
+    assert {p.dtype for p in network.parameters()} == {torch.float64}
+    same, other = reward_network(400, (300,), seed=1), reward_network(400, (300,), seed=2)
+    assert torch.equal(same[0].weight, first.weight) and not torch.equal(
+        other[0].weight, first.weight
+    )
+    assert [layer.weight.shape[0] for layer in reward_network(2, seed=0)[::2]] == [32, 32, 1]
+
+
+def test_the_mass_may_differ_by_a_hundredth(world):
+    """1.1 % of the visits too many are refused, 0.9 % are taken; ends leave the length open."""
+    mdp, _, expert = world
+    right = float((mdp.discount ** np.arange(T)).sum())
+    assert expert.sum() == pytest.approx(right)
+    for factor in (1.009, 0.991):
+        OccupancyDual(mdp, factor * expert, horizon=T)
+    for factor in (1.011, 0.989):
+        with pytest.raises(UnreachableFeaturesError, match=f"every policy makes {right:.6g}"):
+            OccupancyDual(mdp, factor * expert, horizon=T)
+    endless = expert / expert.sum() / (1 - mdp.discount)
+    OccupancyDual(mdp, endless)
+    with pytest.raises(UnreachableFeaturesError, match="every policy makes 10:"):
+        OccupancyDual(mdp, 1.011 * endless)
+    ending = gridworld(3, 4, goals={(2, 3): 1.0}, discount=0.9)
+    OccupancyDual(ending, 7 * expert)
+
+
+def test_the_penalties_are_added_to_the_dual(world):
+    """Where L-BFGS begins: g + reward_decay / 2 mean r^2 + weight_decay / 2 |w|^2."""
+    mdp, features, expert = world
+    network = torch.nn.Linear(3, 1, bias=False, dtype=torch.float64)
+    w = network.weight.detach().numpy()[0].copy()
+    config = DeepMaxEntConfig(weight_decay=0.3, reward_decay=0.7, max_iterations=1, tolerance=1e-6)
+    found = fit_deep_max_ent(
+        mdp, features, expert, config, network=network, horizon=T, strict=False
+    )
+    mu = features.T @ expert.sum(axis=1)
+    dual, slope = causal_dual(w, mdp, features, mu, horizon=T)
+    r = features @ w
+    assert found.trace[0, 0] == pytest.approx(dual + 0.35 * (r**2).mean() + 0.15 * w @ w)
+    gradient = slope + 0.7 * features.T @ r / 12 + 0.3 * w
+    assert found.trace[0, 1] == pytest.approx(np.abs(gradient).max())
+    assert found.report.method == "deep max ent lbfgs" and not found.report.converged
+    assert found.report.iterations == 1 and found.report.tolerance == 1e-6
+    last = network.weight.detach().numpy()[0]
+    assert found.dual == pytest.approx(causal_dual(last, mdp, features, mu, horizon=T)[0])
+
+
 def test_terminal_states_collect_nothing():
     mdp = gridworld(3, 3, goals={(2, 2): 1.0}, start=(0, 0), discount=0.95)
     plan = planning.soft_policy_iteration(mdp)

@@ -88,7 +88,78 @@ def test_projection_is_the_nearest_point_of_the_segment(rng):
     assert project_on_segment(a, a, c) == 0.0
 
 
+def test_the_nearest_point_of_a_triangle_and_what_it_is_made_of():
+    """By hand: a corner, a point of an edge, a point inside; a doubled corner changes no point."""
+    corners = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    for target, weights in (
+        ([-1.0, -1.0], [1.0, 0.0, 0.0]),
+        ([3.0, -1.0], [0.0, 1.0, 0.0]),
+        ([1.0, -1.0], [0.5, 0.5, 0.0]),
+        ([2.0, 2.0], [0.0, 0.5, 0.5]),
+        ([0.5, 0.5], [0.5, 0.25, 0.25]),
+    ):
+        mixture, nearest = nearest_in_hull(corners, target)
+        np.testing.assert_allclose(mixture, weights, atol=1e-9)
+        np.testing.assert_allclose(nearest, np.array(weights) @ corners, atol=1e-9)
+    doubled = np.concatenate([corners, corners[1:2]])
+    np.testing.assert_allclose(nearest_in_hull(doubled, [1.0, -1.0])[1], [1.0, 0.0], atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_nearest_point_has_no_unit(scale, rng):
+    """Many points in few dimensions: corners come in and are dropped again, at any scale."""
+    for _ in range(10):
+        points, target = rng.normal(size=(60, 4)), 1.2 * rng.normal(size=4)
+        mixture, nearest = nearest_in_hull(scale * points, scale * target)
+        residual = target - nearest / scale
+        assert ((points - nearest / scale) @ residual <= 1e-9).all()
+        assert (mixture >= 0).all() and (mixture > 0).sum() <= 5  # Caratheodory: K + 1 points
+        assert mixture.sum() == pytest.approx(1.0, abs=1e-12)
+
+
 # --- the algorithm --------------------------------------------------------------------------------
+
+
+def test_it_stops_where_it_was_told_and_says_so(problem):
+    world, features, mu, _ = problem
+    cut = apprenticeship(world, features, mu, max_iterations=3, tolerance=0.0)
+    assert cut.weights.shape == (3, 16) and cut.margins.shape == (4,)
+    assert cut.policies.shape == (4, 64, 4) and cut.policy_features.shape == (4, 16)
+    assert cut.report.iterations == 3 and not cut.report.converged
+    assert cut.report.method == "apprenticeship projection" and cut.report.tolerance == 0.0
+    assert cut.report.residual == cut.margins[-1]
+    uniform = np.full((64, 4), 0.25)
+    np.testing.assert_array_equal(cut.policies[0], uniform)
+    first = planning.feature_expectations(planning.occupancy_measure(world, uniform), features)
+    assert cut.margins[0] == pytest.approx(np.linalg.norm(mu - first))
+    np.testing.assert_allclose(cut.weights[0], (mu - first) / cut.margins[0])
+    best = planning.modified_policy_iteration(world.with_reward(
+        np.repeat((features @ cut.weights[0])[:, None], 4, axis=1)
+    )).policy  # fmt: skip
+    np.testing.assert_array_equal(cut.policies[1], best)
+    # Nothing to do where the first policy is the expert, or near enough.
+    for tolerance in (0.0, cut.margins[0]):
+        target = first if tolerance == 0.0 else mu
+        done = apprenticeship(world, features, target, tolerance=tolerance)
+        assert done.report.converged and done.weights.shape == (0, 16)
+        np.testing.assert_allclose(done.policy, uniform, atol=1e-9)
+
+
+def test_the_first_policy_and_the_planner_are_those_that_were_given(problem):
+    world, features, mu, _ = problem
+    first, asked = np.eye(4)[np.zeros(64, dtype=int)], []
+
+    def plan(given):
+        asked.append(given)
+        return first
+
+    found = apprenticeship(world, features, mu, initial_policy=first, planner=plan)
+    np.testing.assert_array_equal(found.policies[0], first)
+    assert len(asked) == 1 and not found.report.converged  # its answer came no nearer
+    assert found.margins[1] == pytest.approx(found.margins[0])
+    np.testing.assert_allclose(
+        asked[0].reward, np.repeat((features @ found.weights[0])[:, None], 4, axis=1)
+    )
 
 
 @pytest.mark.parametrize("method, margin", [("max_margin", 1e-3), ("projection", 0.05)])
@@ -202,8 +273,10 @@ def test_bad_input_is_named(problem):
         apprenticeship(world, features[:-1], mu)
     with pytest.raises(errors.InvalidHyperparameterError, match="method"):
         apprenticeship(world, features, mu, method="quadratic")
-    with pytest.raises(errors.InvalidHyperparameterError, match="max_iterations"):
-        apprenticeship(world, features, mu, max_iterations=0)
+    for bad in ({"max_iterations": 0}, {"tolerance": -1e-9}, {"tolerance": np.nan}):
+        with pytest.raises(errors.InvalidHyperparameterError, match=next(iter(bad))):
+            apprenticeship(world, features, mu, **bad)
+    assert apprenticeship(world, features, mu, max_iterations=1).report.iterations == 1
 
 
 def test_demonstrations_are_checked(problem, rng):
@@ -235,6 +308,25 @@ def test_demonstrations_that_were_cut_off_are_found(problem, rng):
     expert_features(world, Trajectories.from_list(pairs), features)
 
 
+def test_how_much_may_be_missing_is_a_share_of_the_weight():
+    """One walk of two steps at discount 0.5 lacks a quarter: refused below that, taken at it."""
+    moves = np.zeros((2, 1, 2))
+    moves[0, 0, 1] = moves[1, 0, 0] = 1.0
+    world = TabularMDP.create(moves, np.zeros((2, 1)), start=0, discount=0.5)
+    seen = Trajectories.from_list([([0, 1, 0], [0, 0])])
+    mu = expert_features(world, seen, np.eye(2), most_lost=0.25)
+    np.testing.assert_allclose(mu, [1.0, 0.5])
+    with pytest.raises(errors.TruncatedDemonstrationsError, match=r"25\.0%.*median takes 2 steps"):
+        expert_features(world, seen, np.eye(2), most_lost=0.2499)
+    with pytest.raises(errors.TruncatedDemonstrationsError, match="4 steps or more"):
+        expert_features(world, seen, np.eye(2), most_lost=0.125 / 2)
+    with pytest.raises(errors.TruncatedDemonstrationsError) as caught:
+        expert_features(world, seen, np.eye(2), most_lost=0.0)
+    assert "steps or more" not in str(caught.value)  # no finite length would do
+    both = expert_features(world, seen, np.eye(2).reshape(2, 1, 2), most_lost=1.0)
+    np.testing.assert_allclose(both, [1.0, 0.5])
+
+
 def test_demonstrations_that_ended_are_complete():
     world = gridworld(1, 3, goals={(0, 2): 1.0}, stay=False, start=(0, 0), discount=0.9)
     seen = Trajectories.from_list([([0, 1, 2], [1, 1])])
@@ -253,14 +345,21 @@ def test_policy_of_an_occupancy_gives_it_back(rng):
     np.testing.assert_allclose(planning.occupancy_measure(mdp, policy_of(mixed)), mixed, atol=1e-9)
 
 
+def test_policy_of_is_uniform_where_nobody_comes():
+    np.testing.assert_allclose(policy_of([[0.0, 0.0], [1.0, 3.0]]), [[0.5, 0.5], [0.25, 0.75]])
+
+
 def test_sample_size_is_hoeffdings(rng):
     n = sample_size(4, 0.5, 0.2, 0.1)
     assert n == int(np.ceil(np.log(80) / (2 * 0.04 * 0.25)))
     # worst case: each feature is worth 0 or 1 / (1 - discount) with even odds
     draws = rng.integers(2, size=(2000, n, 4)) * 2.0
     assert (np.abs(draws.mean(axis=1) - 1.0).max(axis=1) > 0.2).mean() < 0.1
-    with pytest.raises(errors.InvalidHyperparameterError):
-        sample_size(4, 1.0, 0.2, 0.1)
+    assert sample_size(1, 0.0, 1.0, 0.5) == 1  # log 4 / 2 is 0.69
+    for bad in ((4, 1.0, 0.2, 0.1), (4, -0.1, 0.2, 0.1), (4, 0.5, 0.0, 0.1), (4, 0.5, 0.2, 0.0),
+                (4, 0.5, 0.2, 1.0)):  # fmt: skip
+        with pytest.raises(errors.InvalidHyperparameterError):
+            sample_size(*bad)
 
 
 def test_planted_discount_mismatch_leaves_a_gap(problem, rng):

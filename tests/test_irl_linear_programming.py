@@ -79,6 +79,42 @@ def test_a_tied_policy_is_refused(corner):
         chosen_actions(world, np.stack([policy, policy]))
 
 
+def test_a_policy_is_sure_up_to_rounding_and_terminal_states_do_not_count():
+    world = gridworld(1, 3, goals={(0, 2): 1.0}, stay=False, discount=0.9)
+    policy = np.eye(4)[[3, 1, 2]]
+    policy[2] = 0.25  # the goal
+    assert chosen_actions(world, policy).tolist() == [3, 1, 0]
+    for loss, sure in ((5e-7, True), (2e-6, False)):
+        nearly = policy.copy()
+        nearly[0] = [loss, 0.0, 0.0, 1 - loss]
+        if sure:
+            assert chosen_actions(world, nearly)[0] == 3
+        else:
+            with pytest.raises(errors.InvalidPolicyError, match=r"state 0 \(1 such states\)"):
+                chosen_actions(world, nearly)
+
+
+def test_a_loss_below_the_tolerance_is_a_tie():
+    """Two ways out of one state that differ by d in the reward of where they lead."""
+    moves = np.zeros((3, 2, 3))
+    moves[0, 0, 1] = moves[0, 1, 2] = moves[1, :, 1] = moves[2, :, 2] = 1.0
+    world = TabularMDP.create(moves, np.zeros(3), discount=0.5)
+    policy = np.eye(2)[[0, 0, 0]]
+    for d, optimal in ((0.0, True), (1e-6, False)):
+        assert is_optimal(world, policy, [0.0, 0.0, d]) is optimal  # it loses d / (1 - 0.5) / 2
+    assert is_optimal(world, policy, [0.0, 0.0, 1e-3], tolerance=1.1e-3)
+    assert not is_optimal(world, policy, [0.0, 0.0, 1e-3], tolerance=0.9e-3)
+    assert is_optimal(world, policy, [0.0, 1e3, 1e3 + 1e-6])  # beside values of 2000
+
+
+def test_with_one_action_there_is_nothing_to_beat():
+    """No margin anywhere; without a price on rewards the objective is 0."""
+    moves = np.zeros((2, 1, 2))
+    moves[0, 0, 1] = moves[1, 0, 0] = 1.0
+    found = ng_russell(TabularMDP.create(moves, np.zeros((2, 1)), discount=0.5), np.ones((2, 1)))
+    assert found.margins.tolist() == [0.0, 0.0] and found.objective == pytest.approx(0.0)
+
+
 # --- the program ----------------------------------------------------------------------------------
 
 
@@ -168,7 +204,9 @@ def test_no_such_reward_but_zero():
     assert not result.reward.any() and result.objective == pytest.approx(0.0, abs=1e-9)
 
 
-@pytest.mark.parametrize("setting", [{"l1": -1.0}, {"max_reward": 0.0}])
+@pytest.mark.parametrize(
+    "setting", [{"l1": -1e-9}, {"l1": np.inf}, {"max_reward": 0.0}, {"max_reward": np.inf}]
+)
 def test_bad_settings_are_named(corner, setting):
     with pytest.raises(errors.InvalidHyperparameterError, match=next(iter(setting))):
         ng_russell(corner[0], corner[2], **setting)
