@@ -8,8 +8,8 @@ name, and stops at names like ours, with brackets and line ends; so here a sampl
 run in forks of one process that has imported the tests already. Chapters are not run: a mutant that
 only a notebook would notice survives.
 
-Prints for each room the share that was killed, with the survivors as differences. Those that change
-only a text (of an error message, say) are counted apart as well.
+Prints for each room the share that was killed, with the survivors as differences and by kind: those
+that change a text (of an error message, say), a default, a number or other code.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -56,11 +57,10 @@ import faulthandler, json, os, sys
 import pytest
 from mutmut.mutation.trampoline import set_mutant_under_test
 set_mutant_under_test("")
-wanted = None
+place = {}
 class Only:
     def pytest_collection_modifyitems(self, items):
-        if wanted is not None:
-            items[:] = [item for item in items if item.nodeid in wanted]
+        items[:] = sorted((x for x in items if x.nodeid in place), key=lambda x: place[x.nodeid])
 options = ["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "--no-header", "--tb=no"]
 files = json.loads(sys.argv[1])
 with open(os.devnull, "w") as quiet:
@@ -78,7 +78,7 @@ for line in sys.stdin:
         import resource
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
         set_mutant_under_test(mutant)
-        wanted = set(tests)
+        place = {test: k for k, test in enumerate(tests)}
         for name in [m for m in sys.modules if m.startswith("test_")]:
             del sys.modules[name]  # what a module computes as it is imported is computed anew
         os._exit(int(pytest.main([*options, *sorted({t.split("::")[0] for t in tests})], [Only()])))
@@ -94,7 +94,7 @@ def test_files(words: str) -> list[str]:
 
 
 def prepare(room: str, folder: Path) -> dict[str, list[str]]:
-    """Write the mutants of a room into a copy of the tree; the tests that reach each of them."""
+    """Write a room's mutants into a copy of the tree; the tests that reach each, the fast first."""
     tracked = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True)
     for name in filter(None, tracked.split("\0")):
         target = folder / name
@@ -122,11 +122,12 @@ def prepare(room: str, folder: Path) -> dict[str, list[str]]:
     if "nothing matches" not in done.stderr + done.stdout:
         raise SystemExit(f"{room}: mutmut stopped: {(done.stdout + done.stderr)[-2000:]}")
     reached = json.loads((folder / "mutants" / "mutmut-stats.json").read_text(encoding="utf-8"))
-    tests = reached["tests_by_mangled_function_name"]
+    tests, seconds = reached["tests_by_mangled_function_name"], reached["duration_by_test"]
     mutants: dict[str, list[str]] = {}
     for meta in sorted((folder / "mutants" / "irlbook").rglob("*.py.meta")):
         for name in json.loads(meta.read_text(encoding="utf-8"))["exit_code_by_key"]:
-            mutants[name] = sorted(tests.get(name.partition("__mutmut_")[0], ()))
+            found = tests.get(name.partition("__mutmut_")[0], ())
+            mutants[name] = sorted(found, key=lambda test: (seconds.get(test, 0.0), test))
     return mutants
 
 
@@ -176,11 +177,19 @@ def difference(name: str, folder: Path) -> list[str]:
     return [x for x in lines if x[:1] in "+-" and x[:3] not in ("+++", "---")]
 
 
-def only_text(lines: Sequence[str]) -> bool:
-    """Whether a mutant changes nothing but a text: XX around it, or its case."""
-    sides = ["".join(x[1:] for x in lines if x[0] == sign) for sign in "-+"]
-    before, after = (side.replace("XX", "").lower() for side in sides)
-    return before == after and sides[0] != sides[1]
+def kind_of(lines: Sequence[str]) -> str:
+    """What a mutant changes: "text", "default", "number" or "code"; the last are looked at first.
+
+    A text has XX around it, or another case. A default is a parameter's. A number in the code is
+    often a setting of a solver, which may be another and still find the same.
+    """
+    before, after = ("".join(x[1:] for x in lines if x[0] == sign) for sign in "-+")
+    if before.replace("XX", "").lower() == after.replace("XX", "").lower() and before != after:
+        return "text"
+    if re.match(r"(def .*|\s+)\w+: [^=(]+ = ", before):
+        return "default"
+    number = re.compile(r"\b\d[\d_]*(\.\d*)?(e-?\d+)?\b")
+    return "number" if number.sub("#", before) == number.sub("#", after) else "code"
 
 
 def main() -> int:
@@ -198,19 +207,21 @@ def main() -> int:
             mutants = prepare(room, folder)
             names = random.Random(given.seed).sample(sorted(mutants), min(given.n, len(mutants)))
             counts: Counter[str] = Counter()
+            kinds: Counter[str] = Counter()
             for k, (name, fate) in enumerate(run(mutants, names, folder, given.limit), start=1):
                 counts[fate] += 1
                 print(f"\r{room}: {k} of {len(names)} {dict(counts)}", end="", file=sys.stderr)
                 if fate not in ("killed", "too slow"):
                     lines = difference(name, folder)
-                    counts["text"] += only_text(lines)
-                    print(f"\n{name}: {fate}", *lines, sep="\n  ", flush=True)
+                    kinds[kind_of(lines)] += 1
+                    print(f"\n{name}: {fate}, {kind_of(lines)}", *lines, sep="\n  ", flush=True)
             print(file=sys.stderr)
         killed = counts["killed"] + counts["too slow"]
         table.append(
             f"{room}: {killed} of {len(names)} killed ({killed / len(names):.0%}), "
             f"{counts['too slow']} of them by time; {counts['no test reaches it']} reached by no "
-            f"test; without texts {killed / max(1, len(names) - counts['text']):.0%}; "
+            f"test; without texts {killed / max(1, len(names) - kinds['text']):.0%}; "
+            f"survivors {dict(kinds)}; "
             f"{len(mutants)} mutants in all, {time.time() - started:.0f} s"
         )
         print(table[-1], flush=True)
