@@ -1,7 +1,11 @@
 """The claims of a chapter on other seeds: which are drawn again, and what is said of each."""
 
 import csv
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 from notebook_builder import notebook, save
 
@@ -41,6 +45,47 @@ def test_claims_are_drawn_again_and_held_against_the_text(tmp_path, call):
     assert rows["far above zero"]["draw 1"] == rows["far above zero"]["draw 2"] == "holds"
     assert rows["luck"]["effect 1"] != rows["luck"]["effect 2"]
     assert rows["said to be less"]["draw 1"] == "against"
+
+
+STORED = """import numpy as np
+from irlbook.claims import Claims
+from irlbook.posttraining.stored_runs import StoredRuns
+made = StoredRuns("toy made here", {}, here=(0,))
+read = StoredRuns("toy left there", {}, here=())
+claims = Claims("a chapter")
+rows = [made.get("plain", s, lambda s=s: np.random.default_rng(s).normal()) for s in range(5)]
+claims.paired("made by the chapter", rows)
+claims.paired("made by a study", [read.stored("plain", s) for s in range(5)])
+claims.conclude({})
+"""
+STUDY = """import json, sys
+import numpy as np
+rows = {s: np.random.default_rng(s).normal(5) for s in range(5)}
+with open(sys.argv[1], "x") as file:
+    json.dump({"settings": {}, "runs": {"plain": rows}}, file)
+"""
+
+
+def test_stored_runs_are_made_again_in_a_folder(tmp_path, call, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "toy_study.py").write_text(STUDY)
+    runs = tmp_path / "runs" / "1"
+    runs.mkdir(parents=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "irlbook.authoring.fresh", "1", "toy_study"]
+    subprocess.run([*command, runs / "toy left there.json"], env=environment, check=True)
+    path = save(notebook(STORED), tmp_path / "01_a.ipynb")
+    given = ("--fresh", 1, "--remade", tmp_path / "runs", "--out", tmp_path / "out")
+    code, printed, errors = call("run", path, *given)
+    assert code == 0, errors
+    assert "2 claims drawn again, 0 from files" in printed and "failed" not in printed
+    with (tmp_path / "out" / "01_a.fresh.csv").open(newline="") as file:
+        found = {row["claim"]: float(row["effect 1"]) for row in csv.DictReader(file)}
+    first = np.mean([np.random.default_rng([s, 0xF5E5, 1]).normal() for s in range(5)])
+    other = np.mean([np.random.default_rng([s, 0xF5E5, 1]).normal(5) for s in range(5)])
+    assert found["made by the chapter"] == pytest.approx(first, rel=1e-3)
+    assert found["made by a study"] == pytest.approx(other, rel=1e-3)
+    assert len(list((runs / "parts" / "toy made here").glob("*.json"))) == 5
 
 
 def test_one_draw_cannot_tell_what_was_drawn(tmp_path, call):

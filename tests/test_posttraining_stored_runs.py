@@ -9,7 +9,15 @@ import pytest
 from irlbook.authoring.remake_runs import main, remake
 from irlbook.errors import CheckpointError, DataNotFoundError, ResumeMismatchError
 from irlbook.posttraining import stored_runs
-from irlbook.posttraining.stored_runs import MAKING, RESULTS, StoredRuns, bundle, mean_gap
+from irlbook.posttraining.stored_runs import (
+    MAKING,
+    REMADE,
+    RESULTS,
+    StoredRuns,
+    bundle,
+    mean_gap,
+    read_stored,
+)
 
 SETTINGS = {"steps": 3, "rate": 0.1}
 
@@ -155,3 +163,19 @@ def test_two_seeds_are_further_apart_than_chapter_14_allows_of_one():
         looks = [[row for row in found[what][str(seed)] if "plus" in row] for seed in range(5)]
         gaps = [mean_gap(looks[0], other, ("plus", "minus"), 2) for other in looks[1:]]
         assert min(gaps) > 2 * 0.05
+
+
+def test_a_file_that_was_made_again_is_read_in_the_place_of_the_books(tmp_path, monkeypatch):
+    monkeypatch.setenv(REMADE, str(tmp_path))
+    write(tmp_path, plain={"0": [5.0]})
+    assert StoredRuns("toy", SETTINGS, here=()).stored("plain", 0) == [5.0]
+    assert read_stored(RESULTS / "toy.json", "a command")["runs"] == {"plain": {"0": [5.0]}}
+    assert read_stored(RESULTS / "hindsight.json", "a command")["runs"]  # not made again
+    with pytest.raises(DataNotFoundError, match="elsewhere"):
+        read_stored(tmp_path / "elsewhere" / "toy.json", "a command")
+
+
+def test_a_chapter_that_makes_no_run_reads_while_others_are_made(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv(MAKING, str(tmp_path / "parts"))
+    runs = StoredRuns("toy", SETTINGS, here=(), folder=folder)
+    assert runs.stored("plain", 1) == [3.0, 4.0]

@@ -29,7 +29,7 @@ __all__, __getattr__, __dir__ = front(
         ],
         "export": ["mathml", "write_html"],
         "figures": ["StoredFigure", "first_sentence", "stored_figures"],
-        "fresh": ["Again", "Redrawn", "chapter_again", "redraw", "write_table"],
+        "fresh": ["Again", "Redrawn", "chapter_again", "redraw", "report_only", "write_table"],
         "fronts": ["definitions", "offers", "with_all", "with_front"],
         "glossary": ["Term", "problems", "read_glossary"],
         "lint": [

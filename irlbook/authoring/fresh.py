@@ -5,8 +5,14 @@ and of no others. `redraw` gives every seed of a running kernel another stream, 
 cells train on other worlds, data and batches; no cell is changed. Each family of claims is then
 tested anew and held against the text, and nothing is stopped by a claim that does not hold.
 
-Runs that a chapter reads from a file are not made again: their claims come out with the same
-figures in every draw, and `Redrawn.same` marks them.
+Runs that a chapter reads from a file are made again only if a folder is given for them: a chapter
+that knows how makes its own there, and reads others that a study has left there, which
+
+    python -m irlbook.authoring.fresh 1 irlbook.posttraining.hindsight_study \\
+        --parts FOLDER/1/parts/hindsight --out FOLDER/1/hindsight.json
+
+makes on the seeds of draw 1. Claims of other files come out with the same figures in every draw,
+and `Redrawn.same` marks them.
 """
 
 from __future__ import annotations
@@ -15,6 +21,8 @@ import csv
 import io
 import json
 import os
+import runpy
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,9 +34,20 @@ import numpy as np
 
 from irlbook.authoring.notebooks import Progress, execute, write_atomically
 from irlbook.claims import ON_SOME, Claims, Said, Side
-from irlbook.errors import InvalidHyperparameterError
+from irlbook.errors import InvalidHyperparameterError, as_command
+from irlbook.posttraining.stored_runs import MAKING, REMADE
 
-__all__ = ["Again", "Redrawn", "SINK", "WORDS", "chapter_again", "redraw", "write_table"]
+__all__ = [
+    "Again",
+    "Redrawn",
+    "SINK",
+    "WORDS",
+    "chapter_again",
+    "main",
+    "redraw",
+    "report_only",
+    "write_table",
+]
 
 WORDS = ("holds", "direction only", "against", "newly established")
 SINK = "IRLBOOK_FRESH_CLAIMS"  # where the kernel writes what it found, a line a claim
@@ -52,8 +71,11 @@ class Redrawn:
 
     @property
     def same(self) -> bool:
-        """Whether all draws give one and the same effect: it comes from a file, or is exact."""
-        return len(set(self.means)) == 1
+        """Whether all draws give one and the same effect: it comes from a file, or is exact.
+
+        One draw alone cannot tell, and says no.
+        """
+        return len(self.means) > 1 and len(set(self.means)) == 1
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -71,7 +93,7 @@ class Redrawn:
 
 
 def redraw(draw: int) -> None:
-    """Give every seed of this process another stream, and let families of claims only report.
+    """Give every seed of this process another stream.
 
     A seed that a cell sets, 3 say, becomes the pair (3, draw): the draws 1, 2, ... have nothing in
     common with each other or with the chapter's own. Generators that are handed on stay as they
@@ -113,6 +135,10 @@ def redraw(draw: int) -> None:
     torch.manual_seed = lambda seed: torch_seed(as_one_number(seed))
     torch.Generator = Generator  # type: ignore[misc]
     seeding.np_random = np_random
+
+
+def report_only() -> None:
+    """Let families of claims write what they found to the file `SINK`, and stop nothing."""
     Claims.conclude = _report  # type: ignore[method-assign, assignment]
     Path(os.environ[SINK]).touch()
 
@@ -155,6 +181,7 @@ def chapter_again(
     draws: Sequence[int] = (1, 2),
     timeout: float | None = None,
     progress: Progress | None = None,
+    remade: Path | None = None,
 ) -> Again:
     """Execute a chapter once a draw and collect its learned claims.
 
@@ -163,15 +190,17 @@ def chapter_again(
 
     Args:
         path: the chapter.
-        draws: two or more positive numbers, each another set of seeds; of one draw alone nobody
-            could tell which claims come from files.
+        draws: positive numbers, each another set of seeds; two or more, because of one draw alone
+            nobody could tell which claims come from files, or one if those were made again.
         timeout, progress: as of `irlbook.authoring.notebooks.execute`.
+        remade: a folder of stored runs that are made again. Of draw 1, files of `remade / "1"` are
+            read in the place of the book's, and runs that the chapter makes itself are kept there.
 
     Raises:
-        InvalidHyperparameterError: fewer than two draws.
+        InvalidHyperparameterError: fewer than two draws, and nothing is made again.
         NotebookError, CellTimeoutError: as `irlbook.authoring.notebooks.execute`.
     """
-    if len(set(draws)) < 2:
+    if len(set(draws)) < (2 if remade is None else 1):
         raise InvalidHyperparameterError(
             f"draws are {list(draws)}: take two or more (--fresh 2), or nobody can tell which "
             "claims were drawn again and which come from files."
@@ -183,7 +212,12 @@ def chapter_again(
             sink = Path(folder) / f"{draw}.jsonl"
             # A cache of its own: what was fine-tuned with the chapter's seeds must not be taken.
             env = {SINK: str(sink), "IRLBOOK_CACHE": str(Path(folder) / f"cache-{draw}")}
-            first = f"from irlbook.authoring import fresh; fresh.redraw({draw})"
+            if remade is not None:
+                own = remade.resolve() / str(draw)
+                env |= {REMADE: str(own), MAKING: str(own / "parts")}
+            first = (
+                f"from irlbook.authoring import fresh; fresh.redraw({draw}); fresh.report_only()"
+            )
             done = execute(path, None, timeout, progress, first=first, env=env, keep_going=True)
             failed += [f"draw {draw}, {line}" for line in done.failed]
             lines = sink.read_text(encoding="utf-8").splitlines()  # made by `redraw`
@@ -216,3 +250,16 @@ def write_table(again: Again, path: Path) -> None:
                 [c.name, c.said, *drawn, *(x for m, w in pairs for x in (f"{m:.4g}", w))]
             )
         write_atomically(path, text.getvalue())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a module as a command, with every seed of a draw."""
+    draw, module, *rest = sys.argv[1:] if arguments is None else arguments
+    redraw(int(draw))
+    sys.argv = [module, *rest]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(as_command(main))

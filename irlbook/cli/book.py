@@ -207,6 +207,10 @@ def run(
         int,
         typer.Option(help="Run each so often (2 or more) on other seeds: what holds?", min=0),
     ] = 0,
+    remade: Annotated[
+        Path | None,
+        typer.Option(help="With --fresh: a folder in which stored runs are made again, too."),
+    ] = None,
 ) -> None:
     """Execute chapters (the tour, unless told) and write a notebook and a page of each.
 
@@ -226,7 +230,7 @@ def run(
     paths = [find_chapter(name) for name in names or ["00"]]
     notebooks.need_jupyter("ipykernel", "nbclient", "nbconvert", "latex2mathml")
     if fresh:
-        _claims_again(paths, out, fresh, timeout)
+        _claims_again(paths, out, fresh, timeout, remade)
         return
     failed = []
     for path in paths:
@@ -259,13 +263,15 @@ def run(
     next_step("irlbook lab", "opens your own copy of the book, with the exercises")
 
 
-def _claims_again(paths: list[Path], out: Path, draws: int, timeout: float) -> None:
+def _claims_again(
+    paths: list[Path], out: Path, draws: int, timeout: float, remade: Path | None
+) -> None:
     """Execute chapters on other seeds; a table of each, and a line that counts what holds."""
     from irlbook.authoring import fresh
 
     for path in paths:
         with _bars() as bars:
-            again = fresh.chapter_again(path, range(1, draws + 1), timeout, bars(path))
+            again = fresh.chapter_again(path, range(1, draws + 1), timeout, bars(path), remade)
         table = out / f"{path.stem}.fresh.csv"
         fresh.write_table(again, table)
         typer.echo(f"{path.stem}: {again.summary()}; {table}")

@@ -34,10 +34,11 @@ import numpy as np
 from irlbook.errors import CheckpointError, DataNotFoundError, ResumeMismatchError
 from irlbook.training.checkpoints import write_whole
 
-__all__ = ["MAKING", "RESULTS", "StoredRuns", "bundle", "mean_gap", "read_stored"]
+__all__ = ["MAKING", "REMADE", "RESULTS", "StoredRuns", "bundle", "mean_gap", "read_stored"]
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MAKING = "IRLBOOK_RUNS"  # the folder in which runs are kept while they are made
+REMADE = "IRLBOOK_REMADE"  # a folder whose files are read in the place of those of the same name
 _DIGITS = 6  # that are stored of a number
 
 
@@ -47,7 +48,7 @@ class StoredRuns:
     Args:
         name: the file in `RESULTS`, without its ending.
         settings: what all runs share. Stored runs of other settings are refused.
-        here: the seeds whose runs are made and not read.
+        here: the seeds whose runs are made and not read; none: all are read, always.
         used: whether anything may be read; False where another model takes the book's place.
         folder: where the file lies.
         parts: a folder in which every run is made and kept; by default what `IRLBOOK_RUNS` says.
@@ -72,7 +73,7 @@ class StoredRuns:
         kept = os.environ.get(MAKING)
         self._parts = Path(parts) if parts is not None else Path(kept) / name if kept else None
         self._runs: dict[str, Any] | None = None
-        if used and self._parts is None:
+        if used and (self._parts is None or not self.here):
             path = Path(folder) / f"{name}.json"
             whole = _read(path, _AGAIN)
             if not {"settings", "runs"} <= set(whole):
@@ -207,6 +208,8 @@ def _rounded(value: Any) -> Any:
 
 
 def _read(path: Path, remedy: str, error: type[OSError] = DataNotFoundError) -> dict[str, Any]:
+    remade = Path(os.environ[REMADE]) / path.name if REMADE in os.environ else path
+    path = remade if path.parent == RESULTS and remade.exists() else path
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
