@@ -13,7 +13,9 @@ from irlbook.authoring import fresh
 
 CELLS = """import numpy as np, torch
 from irlbook.claims import Claims
+from irlbook.stats import verdict
 claims = Claims("a chapter")
+verdict("one is two", False)
 drawn = [np.random.default_rng(seed).normal(5, 1) for seed in range(5)]
 luck = [torch.randn(1, generator=torch.Generator().manual_seed(seed)).item() for seed in range(5)]
 torch.manual_seed(3)
@@ -34,7 +36,8 @@ def test_claims_are_drawn_again_and_held_against_the_text(tmp_path, call):
     code, printed, errors = call("run", path, "--fresh", 2, "--out", tmp_path / "out")
     assert code == 0, errors
     assert "3 claims drawn again, 1 from files; of 6 tests:" in printed
-    assert "2 against" in printed and "2 cells failed" in printed
+    assert "2 against; 2 verdicts did not hold; 2 cells failed" in printed
+    assert "draw 2: this does not hold here: one is two" in printed
     assert (
         "draw 1, cell 1 of 2 (import numpy as np, torch): AssertionError: another draw" in printed
     )

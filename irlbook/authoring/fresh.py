@@ -25,16 +25,17 @@ import runpy
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from irlbook import stats
 from irlbook.authoring.notebooks import Progress, execute, write_atomically
 from irlbook.claims import ON_SOME, Claims, Said, Side
-from irlbook.errors import InvalidHyperparameterError, as_command
+from irlbook.errors import ClaimFailed, InvalidHyperparameterError, as_command
 from irlbook.posttraining.stored_runs import MAKING, REMADE
 
 __all__ = [
@@ -138,18 +139,36 @@ def redraw(draw: int) -> None:
 
 
 def report_only() -> None:
-    """Let families of claims write what they found to the file `SINK`, and stop nothing."""
+    """Let claims and verdicts write what they found to the file `SINK`, and stop nothing.
+
+    A verdict speaks of the chapter's own world. If it fails in another one, the claims that come
+    after it in its cell are tested all the same.
+    """
+    verdict = stats.verdict
+
+    def passed_over(claim: str, *figures: Any, **options: Any) -> None:
+        try:
+            verdict(claim, *figures, **options)
+        except ClaimFailed as error:
+            _write([{"verdict": f"{error}"}])
+
+    stats.verdict = passed_over
     Claims.conclude = _report  # type: ignore[method-assign, assignment]
     Path(os.environ[SINK]).touch()
+
+
+def _write(rows: Iterable[Mapping[str, Any]]) -> None:
+    with Path(os.environ[SINK]).open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def _report(claims: Claims, text: Mapping[str, Said]) -> None:
     """In the place of `Claims.conclude`: write each claim down and stop nothing."""
     sides = claims.sides()
-    with Path(os.environ[SINK]).open("a", encoding="utf-8") as file:
-        for claim in claims.made:
-            row = {"name": claim.name, "side": sides[claim.name], "mean": claim.mean}
-            file.write(json.dumps({**row, "said": text.get(claim.name)}) + "\n")
+    _write(
+        {"name": c.name, "side": sides[c.name], "mean": c.mean, "said": text.get(c.name)}
+        for c in claims.made
+    )
 
 
 @dataclass(frozen=True)
@@ -159,10 +178,12 @@ class Again:
     Attributes:
         claims: those that every draw reached.
         failed: cells that raised an error, "draw 1, cell 7 of 9 (x = 1): why".
+        verdicts: those that did not hold, "draw 1: this does not hold here: ...".
     """
 
     claims: tuple[Redrawn, ...]
     failed: tuple[str, ...]
+    verdicts: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """How many claims hold, of those that were drawn again."""
@@ -172,6 +193,7 @@ class Again:
         return (
             f"{len(drawn)} claims drawn again, {len(self.claims) - len(drawn)} from files"
             + (f"; of {sum(counts.values())} tests: {told}" if drawn else "")
+            + (f"; {len(self.verdicts)} verdicts did not hold" if self.verdicts else "")
             + (f"; {len(self.failed)} cells failed" if self.failed else "")
         )
 
@@ -206,7 +228,7 @@ def chapter_again(
             "claims were drawn again and which come from files."
         )
     rows: list[dict[str, dict[str, Any]]] = []
-    failed = []
+    failed, verdicts = [], []
     with tempfile.TemporaryDirectory() as folder:
         for draw in draws:
             sink = Path(folder) / f"{draw}.jsonl"
@@ -220,8 +242,10 @@ def chapter_again(
             )
             done = execute(path, None, timeout, progress, first=first, env=env, keep_going=True)
             failed += [f"draw {draw}, {line}" for line in done.failed]
-            lines = sink.read_text(encoding="utf-8").splitlines()  # made by `redraw`
-            rows.append({row["name"]: row for row in map(json.loads, lines)})
+            lines = sink.read_text(encoding="utf-8").splitlines()  # made by `report_only`
+            told = list(map(json.loads, lines))
+            verdicts += [f"draw {draw}: {row['verdict']}" for row in told if "verdict" in row]
+            rows.append({row["name"]: row for row in told if "name" in row})
     reached = [name for name in rows[0] if all(name in row for row in rows)]
     claims = (
         Redrawn(
@@ -232,7 +256,7 @@ def chapter_again(
         )
         for name in reached
     )
-    return Again(tuple(claims), tuple(failed))
+    return Again(tuple(claims), tuple(failed), tuple(verdicts))
 
 
 def write_table(again: Again, path: Path) -> None:

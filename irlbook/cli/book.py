@@ -275,8 +275,8 @@ def _claims_again(
         table = out / f"{path.stem}.fresh.csv"
         fresh.write_table(again, table)
         typer.echo(f"{path.stem}: {again.summary()}; {table}")
-        for cell in again.failed:
-            typer.echo(f"  {cell.splitlines()[0]}")
+        for line in (*again.verdicts, *again.failed):
+            typer.echo(f"  {line.splitlines()[0]}")
     next_step(f"cat {shlex.quote(str(out))}/*.fresh.csv", "shows each claim")
 
 
