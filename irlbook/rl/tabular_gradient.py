@@ -116,11 +116,7 @@ def reinforce_estimate(
             table = np.broadcast_to(table, (len(actions), mdp.n_states))
     for t, (state, action) in enumerate(zip(states[:-1], actions, strict=True)):
         if to_go:
-            b = (
-                0.0
-                if baseline is None
-                else (baseline[t] if baseline.ndim == 2 else baseline)[state]
-            )
+            b = 0.0 if table is None else table[t, state]
             weight = mdp.discount**t * (returns[t] - b)
         else:
             weight = returns[0]
