@@ -120,8 +120,14 @@ def test_returns_to_go_eq_2_9_equals_the_sum():
 def test_bad_input_is_named():
     three, two = np.zeros(3), np.zeros(2)
     flags = np.zeros(3, dtype=bool)
-    with pytest.raises(ShapeError, match="next_values"):
-        gae(three, three, two, flags, flags, discount=0.9, lam=0.9)
+    for i, name in enumerate(("values", "next_values", "terminated", "truncated"), start=1):
+        given = [three, three, three, flags, flags]
+        given[i] = two
+        with pytest.raises(ShapeError, match=rf"^{name} has shape \(2,\), rewards \(3,\)"):
+            gae(*given, discount=0.9, lam=0.9)
+    for end in (0.0, 1.0):
+        gae(three, three, three, flags, flags, discount=end, lam=end)
+        assert returns_to_go(np.ones(3), end).tolist() == ([1, 1, 1] if end == 0 else [3, 2, 1])
     with pytest.raises(InvalidHyperparameterError, match="lam"):
         gae(three, three, three, flags, flags, discount=0.9, lam=1.9)
     with pytest.raises(InvalidHyperparameterError, match="discount"):

@@ -9,6 +9,7 @@ import torch
 
 from irlbook.errors import InvalidHyperparameterError, UnsupportedEnvironmentError
 from irlbook.rl import ppo as ppo_module
+from irlbook.rl.advantages import gae
 from irlbook.rl.ppo import (
     ActorCritic,
     PPOConfig,
@@ -190,13 +191,171 @@ def test_other_environments_and_python_vector_envs_work():
     assert np.isfinite(result.log["policy_loss"]).all()
 
 
+def test_the_two_networks_begin_orthogonal_with_a_policy_that_is_nearly_uniform():
+    """Gains sqrt 2, sqrt 2, then 0.01 for the actor and 1 for the critic; biases 0."""
+    agent = ActorCritic(4, 3)
+    for network, last in ((agent.actor, 0.01), (agent.critic, 1.0)):
+        layers = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
+        assert [layer.weight.shape[0] for layer in layers[:2]] == [64, 64]
+        for layer, gain in zip(layers, (2**0.5, 2**0.5, last), strict=True):
+            w = layer.weight.detach()
+            small = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+            torch.testing.assert_close(small, gain**2 * torch.eye(len(small)), atol=1e-5, rtol=0)
+            assert not layer.bias.any()
+    observations = torch.randn(5, 4)
+    assert agent.values(observations).shape == (5,)
+    assert torch.allclose(
+        agent.log_probs(observations), torch.tensor(-np.log(3.0)).float(), atol=0.05
+    )
+
+
+def begun(config, seed):
+    """The agent and the rollout with which a run begins, and the generator after it."""
+    env, rng = make_vector_env(config.env_id, config.num_envs), np.random.default_rng(seed)
+    observation, _ = env.reset(seed=seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        agent = ActorCritic(4, 2, config.hidden)
+    never = np.zeros(config.num_envs, dtype=bool)
+    return agent, collect(env, agent, observation, never, config.num_steps, rng)
+
+
+def test_one_update_by_hand():
+    """One pass over one batch: what is written down, and the step that was taken."""
+    config = PPOConfig(
+        num_envs=4, num_steps=30, total_steps=120, epochs=1, minibatch=1000, hidden=16,
+        entropy_weight=0.3, value_weight=0.7, max_grad_norm=0.05, clip=0.1, stop_return=None,
+    )  # fmt: skip
+    agent, batch = begun(config, seed=2)
+    keep = torch.from_numpy(batch.valid)
+    assert not keep.all()  # an episode ended
+    everything = torch.from_numpy(batch.observations)
+    with torch.no_grad():
+        values = agent.values(everything).double().numpy()
+    advantages = gae(
+        batch.rewards, values[:-1], values[1:], batch.terminated, batch.truncated,
+        discount=0.98, lam=0.9,
+    )  # fmt: skip
+    targets = (advantages + values[:-1])[batch.valid]
+    a = torch.from_numpy(advantages[batch.valid]).float()
+    a = (a - a.mean()) / a.std()
+    obs, act = everything[:-1][keep], torch.from_numpy(batch.actions)[keep]
+    log_probs = agent.log_probs(obs)
+    chosen = log_probs.gather(1, act[:, None])[:, 0]
+    value_loss = (agent.values(obs) - torch.from_numpy(targets).float()).square().mean()
+    entropy = -(log_probs.exp() * log_probs).sum(dim=1).mean()
+    # At ratio 1 the surrogate is minus the mean of the advantages, with the gradient of log pi.
+    loss = -(chosen * a).mean() + 0.7 * value_loss - 0.3 * entropy
+    adam = torch.optim.Adam(agent.parameters(), lr=2e-3, eps=1e-5)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(agent.parameters(), 0.05)
+    adam.step()
+
+    found = ppo(config, seed=2)
+    for ours, theirs in zip(agent.parameters(), found.agent.parameters(), strict=True):
+        torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-3)
+    log = {name: values.tolist() for name, values in found.log.items()}
+    with torch.no_grad():
+        change = agent.log_probs(obs).gather(1, act[:, None])[:, 0] - chosen
+        ratio = change.exp()
+        unnormalised = torch.from_numpy(advantages[batch.valid])
+        cut = ((unnormalised > 0) & (ratio > 1.1)) | ((unnormalised < 0) & (ratio < 0.9))
+    assert log["steps"] == [120] and log["learning_rate"] == [2e-3]
+    assert log["policy_loss"] == pytest.approx([0.0], abs=1e-6)
+    assert log["value_loss"] == pytest.approx([value_loss.item()], rel=1e-4)
+    assert log["entropy"] == pytest.approx([entropy.item()], rel=1e-5)
+    assert log["kl"] == pytest.approx([float((ratio - 1 - change).mean())], rel=0.02)
+    assert log["clip_fraction"] == pytest.approx([float(cut.float().mean())], abs=0.01)
+    left = (targets - values[:-1][batch.valid]).var() / targets.var()
+    assert log["explained_variance"] == pytest.approx([1 - left], rel=1e-4)
+
+
+def test_what_is_learnt_from_a_batch_ends_with_its_kl():
+    """With a limit of nothing the first pass is the last; without a limit all passes are made."""
+    runs = {}
+    for name, epochs, limit in (("one", 1, None), ("all", 6, None), ("cut", 6, 1e-12)):
+        config = dataclasses.replace(SMALL, total_steps=64, epochs=epochs, target_kl=limit)
+        runs[name] = ppo(config, seed=0).log["kl"][0]
+    assert runs["cut"] == runs["one"] != runs["all"]
+
+
+def test_an_episode_ends_when_its_steps_are_done():
+    """With one environment: each takes its return and one step to start anew (CartPole pays 1)."""
+    config = PPOConfig(num_envs=1, num_steps=64, total_steps=400, epochs=1, stop_return=None)
+    found = ppo(config, seed=0)
+    assert found.steps == 448  # the first whole number of batches that is not below 400
+    gaps = np.diff(found.episode_steps, prepend=-1)
+    np.testing.assert_array_equal(gaps, found.episode_returns + 1)
+    assert not found.stopped_early and len(found.episode_returns) > 5
+    np.testing.assert_array_equal(found.log["steps"], 64 * np.arange(1, 8))
+
+
+def test_training_stops_at_the_mean_of_its_window():
+    """The run is the same up to where the last `stop_window` episodes average `stop_return`."""
+    endless = ppo(dataclasses.replace(SMALL, total_steps=1024, stop_return=None), seed=0)
+    ends, returns = endless.episode_steps, endless.episode_returns
+    window = 4
+    averages = {}  # after each batch of 64 steps
+    for batch in range(1, 17):
+        known = returns[ends <= 64 * batch]
+        if len(known) >= window:
+            averages[64 * batch] = known[-window:].mean()
+    best = max(averages, key=averages.get)
+    config = dataclasses.replace(
+        SMALL, total_steps=1024, stop_window=window, stop_return=float(averages[best])
+    )
+    stopped = ppo(config, seed=0)
+    assert stopped.stopped_early and stopped.steps == best
+    assert len(stopped.log["steps"]) == best // 64 - 1  # nothing is learnt from the last batch
+    over = dataclasses.replace(config, stop_return=config.stop_return + 1e-9)
+    assert not ppo(over, seed=0).stopped_early
+
+
+def test_evaluate_counts_to_the_end_of_each_first_episode():
+    agent = ActorCritic(4, 2)
+    with torch.no_grad():  # pushes left, nearly surely
+        agent.actor[-1].bias.copy_(torch.tensor([30.0, 0.0]))
+    for greedy in (True, False):
+        returns = evaluate(agent, episodes=7, seed=0, greedy=greedy)
+        assert returns.shape == (7,) and (8 <= returns).all() and (returns <= 11).all()
+    fair = [evaluate(ActorCritic(4, 2), episodes=20, seed=s).mean() for s in (0, 0, 1)]
+    assert 12 < fair[0] == fair[0] < 40 and fair[0] != fair[2]
+    acrobot = evaluate(ActorCritic(6, 3), "Acrobot-v1", episodes=1, seed=0, greedy=True)
+    assert acrobot.tolist() == [-500.0] or -500 < acrobot[0] < -50
+
+
+def test_episodes_can_be_cut_short():
+    env = make_vector_env("CartPole-v1", 2, 3)
+    env.reset(seed=0)
+    cut = [env.step(np.array([0, 1]))[3].tolist() for _ in range(3)]
+    assert cut == [[False, False], [False, False], [True, True]]
+
+
+COUNTS = ("num_envs", "num_steps", "total_steps", "epochs", "minibatch", "hidden")
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_count_may_be_1_and_not_0(name):
+    PPOConfig(**{name: 1})
+    with pytest.raises(InvalidHyperparameterError, match=f"{name} must be at least 1"):
+        PPOConfig(**{name: 0})
+
+
+@pytest.mark.parametrize("name", ["discount", "lam"])
+def test_fractions_may_be_0_and_1_and_nothing_beyond(name):
+    for good, bad in ((0.0, -1e-9), (1.0, 1 + 1e-9)):
+        PPOConfig(**{name: good})
+        with pytest.raises(InvalidHyperparameterError, match=rf"{name} must lie in"):
+            PPOConfig(**{name: bad})
+
+
 @pytest.mark.parametrize("env_id", ["FrozenLake-v1", "Pendulum-v1"])
 def test_unsuitable_environments_are_named(env_id):
     with pytest.raises(UnsupportedEnvironmentError, match=env_id):
         make_vector_env(env_id, 2)
 
 
-@pytest.mark.parametrize("bad", [{"num_envs": 0}, {"discount": 1.2}, {"lam": -0.1}, {"clip": 0.0}])
+@pytest.mark.parametrize("bad", [{"clip": 0.0}, {"learning_rate": 0.0}])
 def test_bad_settings_are_named(bad):
     with pytest.raises(InvalidHyperparameterError, match=next(iter(bad))):
         PPOConfig(**bad)

@@ -111,14 +111,46 @@ def test_returns_are_what_was_paid_and_max_steps_truncates():
     assert not result.terminated.any()
     falls = (-result.returns - result.lengths) / 99.0  # -100 where another step is -1
     np.testing.assert_allclose(falls, np.round(falls))
+    assert (result.lengths == 7).all()  # nobody is at the goal so soon: the clock cuts each
     assert result.visits.sum() == result.lengths.sum()
 
 
 def test_schedules():
     assert constant(0.3)(10) == 0.3
     assert [power_decay(1.0)(n) for n in (1, 2, 4)] == [1.0, 0.5, 0.25]
-    assert power_decay(0.5, scale=4)(1) == 1.0
+    assert power_decay()(0) == power_decay(0.5, scale=4)(1) == 1.0
+    assert power_decay(0.5, scale=4)(6) == pytest.approx((4 / 9) ** 0.5)
     assert [linear(1.0, 0.0, 4)(n) for n in (0, 1, 4, 9)] == [1.0, 0.75, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("learn", [q_learning, sarsa])
+def test_schedules_are_told_the_visits_of_the_pair_and_the_episode(learn):
+    """Visits from 1, with this one; episodes from 0."""
+    visits, episodes = [], []
+    config = TDConfig(
+        episodes=3,
+        step_size=lambda n: visits.append(n) or 0.5,
+        epsilon=lambda n: episodes.append(n) or 0.0,
+        initial_q=-1.0,
+    )
+    found = learn(OneStep("terminated"), config, seed=0)
+    assert visits == [1, 2, 3] and episodes == [0, 1, 2]
+    assert found.q[:, 0].tolist() == [0.75, -1.0]  # its distance from 1 is halved each time
+    assert found.visits[:, 0].tolist() == [3, 0]
+    assert found.returns.tolist() == [1.0] * 3 and found.lengths.tolist() == [1] * 3
+    assert found.terminated.all()
+
+
+def test_only_the_first_episode_is_seeded():
+    seeds = []
+
+    class Noted(OneStep):
+        def reset(self, *, seed=None, options=None):
+            seeds.append(seed)
+            return super().reset(seed=seed, options=options)
+
+    q_learning(Noted("terminated"), TDConfig(episodes=3), seed=7)
+    assert seeds == [7, None, None]
 
 
 def test_epsilon_greedy_breaks_ties_evenly_and_explores():
@@ -128,6 +160,15 @@ def test_epsilon_greedy_breaks_ties_evenly_and_explores():
     assert greedy[0] == 0 and abs(greedy[1] - 2000) < 150
     mixed = np.bincount([epsilon_greedy(row, 0.3, rng) for _ in range(4000)], minlength=3)
     assert abs(mixed[0] - 400) < 80
+
+
+def test_the_ends_of_each_range_are_inside():
+    TDConfig(episodes=1, discount=0.0, step_size=0.0, epsilon=0.0)
+    TDConfig(discount=1.0, step_size=1.0, epsilon=1.0)
+    for name in ("discount", "step_size", "epsilon"):
+        for bad in (-1e-9, 1 + 1e-9):
+            with pytest.raises(InvalidHyperparameterError, match=f"{name} is"):
+                TDConfig(**{name: bad})
 
 
 @pytest.mark.parametrize(
@@ -141,3 +182,7 @@ def test_bad_settings_are_named(bad):
 def test_a_table_needs_discrete_spaces():
     with pytest.raises(UnsupportedEnvironmentError, match="observations"):
         q_learning(gym.make("CartPole-v1"), seed=0)
+    shifted = OneStep("terminated")
+    shifted.action_space = gym.spaces.Discrete(2, start=1)
+    with pytest.raises(UnsupportedEnvironmentError, match="actions are"):
+        sarsa(shifted, seed=0)

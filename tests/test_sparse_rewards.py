@@ -1,7 +1,9 @@
 """Exploration, reward shifting, redistribution, hindsight and self-play, against exact answers."""
 
 import itertools
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +20,7 @@ from irlbook.errors import (
     InvalidEnvironmentError,
     InvalidHyperparameterError,
     InvalidPolicyError,
+    NotFiniteError,
     ShapeError,
 )
 from irlbook.planning import evaluate_policy, value_iteration
@@ -80,6 +83,16 @@ def test_reach_within_counts_paths():
     assert exploration.reach_within(flip, uniform(flip), 3) == pytest.approx(reached / (7 * 27))
 
 
+def test_hitting_times_are_0_at_the_end_and_count_steps_whatever_the_discount():
+    walk = chain(4, discount=0.5)
+    right = np.tile([0.0, 1.0], (4, 1))
+    assert exploration.hitting_times(walk, right).tolist() == [3.0, 2.0, 1.0, 0.0]
+    assert exploration.reach_within(walk, right, 3) == 1.0
+    assert exploration.reach_within(walk, right, 2) == 0.0
+    with pytest.raises(InvalidHyperparameterError):
+        exploration.reach_within(walk, right, 0)
+
+
 def test_the_worlds_refuse_nonsense():
     with pytest.raises(InvalidEnvironmentError, match="n_steps"):
         combination_lock(0)
@@ -114,6 +127,43 @@ def test_prediction_error_by_hand_and_its_floor():
     late = [learned(0, 2, int(s)) for s in draws[:5000]][-2000:]
     assert np.mean(late) == pytest.approx(floor[0, 2], rel=0.02)  # it never goes away
     assert [learned(0, 1, 1) for _ in range(200)][-1] < 1e-4  # a certain move gets boring
+
+
+def test_prediction_error_with_a_stronger_prior_and_scale():
+    """Belief (1/2, 1/2) worth 4 visits, scale 3; after one visit to state 0 it is (3/5, 2/5)."""
+    bonus = exploration.PredictionError(2, 1, 3.0, prior=4.0)
+    assert bonus(0, 0, 0) == pytest.approx(3 / 2 * (0.25 + 0.25))
+    assert bonus(0, 0, 1) == pytest.approx(3 / 2 * (0.36 + 0.36))
+    for bad in (0.0, np.inf):
+        with pytest.raises(InvalidHyperparameterError, match="prior"):
+            exploration.PredictionError(2, 1, 1.0, prior=bad)
+    with pytest.raises(InvalidHyperparameterError, match="scale"):
+        exploration.CountBonus(2, 2, np.inf)
+
+
+def test_the_floor_is_0_where_episodes_have_ended():
+    mdp = chain(3, slip=0.5)
+    floor = exploration.prediction_error_floor(mdp)
+    assert floor.shape == (3, 2) and not floor[2].any()
+    np.testing.assert_allclose(floor[1], 0.25)  # left or right with even odds
+
+
+def test_a_bonus_is_told_the_step_that_was_made():
+    told = []
+
+    def note(*step):
+        told.append(step)
+        return 0.5
+
+    env = exploration.WithBonus(ChainEnv(4), note)
+    assert env.steps == 0 and env.first_reward is None
+    for _ in range(2):
+        assert env.reset(seed=0)[0] == 0
+        paid = [env.step(action)[:3] for action in (1, 0, 1, 1, 1)]
+    assert told[:5] == [(0, 1, 1), (1, 0, 0), (0, 1, 1), (1, 1, 2), (2, 1, 3)] == told[5:]
+    assert paid == [(1, 0.5, False), (0, 0.5, False), (1, 0.5, False), (2, 0.5, False),
+                    (3, 1.5, True)]  # fmt: skip
+    assert env.steps == 10 and env.first_reward == 5
 
 
 def test_with_bonus_pays_both_and_notes_the_first_reward():
@@ -186,6 +236,21 @@ def test_a_shifted_learner_walks_like_one_with_another_start(constant):
     assert np.allclose(moved.q - plain.q, constant / (1 - gamma))
     other = q_learning.q_learning(ChainEnv(6, 0.1), config, seed=3)  # started at 0: another walk
     assert (moved.visits != other.visits).any()
+
+
+def test_a_shifted_environment_pays_as_the_shifted_table_does():
+    """Each step c more, and the last one gamma c / (1 - gamma) besides, if the end is paid for."""
+    mdp = chain(3, discount=0.8)
+    for end_pays, last in ((True, 1.0 + 0.5 + 2.0), (False, 1.0 + 0.5)):
+        table = reward_shifting.shifted(mdp, 0.5, end_pays=end_pays).reward
+        np.testing.assert_allclose(table[:, 1], [0.5, last, 0.0])
+        env = reward_shifting.ShiftedReward(ChainEnv(3), 0.5, 0.8, end_pays=end_pays)
+        env.reset(seed=0)
+        assert [env.step(1)[1] for _ in range(2)] == pytest.approx([0.5, last])
+    assert reward_shifting.value_shift(2.0, 0.0) == 2.0
+    for constant, discount in ((np.inf, 0.5), (np.nan, 0.5), (1.0, -1e-9), (1.0, 1.0)):
+        with pytest.raises(InvalidHyperparameterError, match="need a finite constant"):
+            reward_shifting.value_shift(constant, discount)
 
 
 def test_a_shift_without_a_discount_is_refused():
@@ -266,7 +331,32 @@ def test_redistributions_sum_to_the_return():
     assert np.allclose(by_hand, [0.8, 2.4 + 0.8])
 
 
+def test_redistribution_by_hand():
+    """Pairs 0, 1, 1 with return 5 and 0, 0 with return 2: rewards 1 and 2; and changes of g."""
+    episodes = [np.array([0, 1, 1]), np.array([0, 0])]
+    assert redistribution.visit_counts(episodes, 3).tolist() == [[1, 2, 0], [2, 0, 0]]
+    found = redistribution.return_decomposition(episodes, np.array([5.0, 2.0]), 3)
+    np.testing.assert_allclose(found, [1.0, 2.0, 0.0], atol=1e-9)
+    np.testing.assert_allclose(redistribution.prediction_changes([1.0, 3.0, 2.0], 5.0), [3.0, 2.0])
+    np.testing.assert_allclose(redistribution.prediction_changes([1.0, 3.0], 5.0), [5.0])
+    assert redistribution.expected_randomised_loss([2.0], 5.0, 1) == 9.0
+    # What no episode tells apart is shared out evenly; one look at each evens out the episode.
+    together = redistribution.return_decomposition([np.array([0, 1])], np.array([4.0]), 2)
+    np.testing.assert_allclose(together, [2.0, 2.0])
+    np.testing.assert_allclose(redistribution.attention_shares([1.0 + 5e-10], 2.0, 1.0), [2.0])
+
+
 def test_redistribution_refuses_nonsense():
+    for attention, beta in (([1.0 + 2e-9], 1.0), ([1.5, -0.5], 1.0), ([1.0], -1e-9)):
+        with pytest.raises(InvalidHyperparameterError, match="must lie in"):
+            redistribution.attention_shares(attention, 1.0, beta)
+    for subset in (0, -1):
+        with pytest.raises(InvalidHyperparameterError, match=r"subset is .* in 1\.\.2"):
+            redistribution.randomised_decomposition([np.array([0, 0])], np.ones(1), 1, subset)
+    with pytest.raises(ShapeError, match="no empty episode"):
+        redistribution.return_decomposition([np.array([], dtype=int)], np.ones(1), 1)
+    with pytest.raises(ShapeError, match="steps \\+ 1"):
+        redistribution.prediction_changes(np.ones((2, 2)), 1.0)
     with pytest.raises(InvalidHyperparameterError, match="sum to"):
         redistribution.attention_shares([0.5, 0.6], 1.0, 0.8)
     with pytest.raises(InvalidHyperparameterError, match="beta"):
@@ -323,6 +413,105 @@ def test_q_target_stops_at_the_goal_and_is_clipped():
     assert torch.allclose(hindsight.q_target(rewards, next_q, 0.5), wanted)
 
 
+def test_relabel_takes_any_share_and_no_step_before_the_first():
+    episodes, rng = one_episode(), np.random.default_rng(0)
+    first = np.zeros(1, int)
+    hindsight.relabel(episodes, first, first, 0.0, rng)
+    hindsight.relabel(episodes, first, first, 1.0, rng)
+    for bad in (-1e-9, 1 + 1e-9):
+        with pytest.raises(InvalidHyperparameterError, match="replaced is"):
+            hindsight.relabel(episodes, first, first, bad, rng)
+    with pytest.raises(ShapeError, match="outside its episode"):
+        hindsight.relabel(episodes, first, first - 1, 0.5, rng)
+    n = 4000
+    goals, _ = hindsight.relabel(episodes, np.zeros(n, int), np.zeros(n, int), 0.3, rng)
+    kept = (goals == [0, 0, 1]).all(axis=1)  # never reached later
+    assert kept.mean() == pytest.approx(0.7, abs=0.03)
+
+
+class Flips(torch.nn.Module):
+    """Prefers a bit that differs from the goal; or always the same one."""
+
+    def __init__(self, always=None):
+        super().__init__()
+        self.always = always
+
+    def forward(self, x):
+        bits, goals = x.chunk(2, dim=1)
+        wrong = (bits != goals).float()
+        if self.always is not None:
+            wrong = torch.zeros_like(wrong)
+            wrong[:, self.always] = 1.0
+        return wrong
+
+
+def test_success_is_the_share_of_goals_that_are_reached_in_time():
+    assert hindsight.success_rate(Flips(), 6, 300, seed=0) == 1.0
+    # 2 bits, always the first flipped: solved where only that one differs. A goal that was drawn
+    # equal to the start (1 of 4) has its first bit turned, so that is 1/4 + 1/4.
+    assert hindsight.success_rate(Flips(0), 2, 4000, seed=0) == pytest.approx(0.5, abs=0.03)
+    assert hindsight.success_rate(Flips(1), 2, 4000, seed=0) == pytest.approx(0.25, abs=0.03)
+
+
+def test_episodes_are_played_until_the_goal_and_random_actions_have_their_share():
+    episodes = hindsight._play(Flips(), 8, 500, 0.0, np.random.default_rng(0))
+    distance = (episodes.bits[:, 0] != episodes.goals).sum(axis=1)
+    assert (episodes.lengths == distance).all() and episodes.solved.all()
+    assert distance.min() >= 1 and distance.mean() == pytest.approx(4.0, abs=0.3)
+    flipped = np.abs(np.diff(episodes.bits, axis=1)).sum(axis=2)
+    made = np.arange(8) < episodes.lengths[:, None]
+    assert (flipped[made] == 1).all()  # each action flips one bit
+    noisy = hindsight._play(Flips(3), 8, 500, 0.4, np.random.default_rng(0))
+    made = np.arange(8) < noisy.lengths[:, None]
+    assert (noisy.actions[made] != 3).mean() == pytest.approx(0.4 * 7 / 8, abs=0.03)
+
+
+def test_the_beginning_of_a_stored_run_of_hindsight_comes_out_again():
+    """25 cycles of the 160 of chapter 21, tested on the same 200 goals."""
+    stored = json.loads(
+        (Path(hindsight.__file__).parents[1] / "results/hindsight.json").read_text()
+    )
+    config = hindsight.HindsightConfig(n_bits=10, cycles=25, **stored["settings"]["learner"])
+    found = hindsight.hindsight_q_learning(config, seed=1)
+    then = stored["runs"]["HER, 10 bits"]["1"]
+    assert found.cycles.tolist() == then["cycles"][:1]
+    assert found.success[0] == pytest.approx(then["success"][0], abs=0.05)
+    assert found.played == 25 * 16
+
+
+def test_hindsight_is_tested_at_the_end_whatever_the_period():
+    config = hindsight.HindsightConfig(
+        n_bits=3, cycles=5, evaluate_every=2, hidden=4, updates=1, episodes=2, tests=5, capacity=3
+    )
+    state = torch.random.get_rng_state()
+    found = hindsight.hindsight_q_learning(config, seed=0)  # the memory is overwritten
+    assert found.cycles.tolist() == [2, 4, 5] and found.success.shape == (3,)
+    assert found.played == 10 and torch.equal(torch.random.get_rng_state(), state)
+
+
+HINDSIGHT_COUNTS = ("n_bits", "cycles", "episodes", "updates", "batch", "hidden",
+                    "evaluate_every", "tests")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HINDSIGHT_COUNTS)
+def test_a_count_of_hindsight_may_be_1_and_not_0(name):
+    hindsight.HindsightConfig(**{name: 1})
+    with pytest.raises(InvalidHyperparameterError, match=f"{name} is 0; it must be at least 1"):
+        hindsight.HindsightConfig(**{name: 0})
+
+
+@pytest.mark.parametrize("name", ["replaced", "epsilon", "keep", "discount"])
+def test_a_share_of_hindsight_lies_in_its_range(name):
+    hindsight.HindsightConfig(**{name: 0.0})
+    hindsight.HindsightConfig(**{name: 1.0 - 1e-9 if name == "discount" else 1.0})
+    for bad in (-1e-9, 1.0 if name == "discount" else 1 + 1e-9):
+        with pytest.raises(InvalidHyperparameterError, match=f"{name} is"):
+            hindsight.HindsightConfig(**{name: bad})
+    hindsight.HindsightConfig(capacity=16, episodes=16)
+    with pytest.raises(InvalidHyperparameterError, match="capacity=15 holds less than the 16"):
+        hindsight.HindsightConfig(capacity=15, episodes=16)
+
+
 def test_hindsight_solves_small_bit_flip_and_the_network_plays_near_the_optimum():
     config = hindsight.HindsightConfig(
         n_bits=5, cycles=40, hidden=64, evaluate_every=20, tests=100, updates=12
@@ -376,6 +565,39 @@ def test_fictitious_play_converges_and_play_against_the_last_does_not():
     biased = np.array([[1.0, -1.0], [-2.0, 1.0]])
     last = fictitious_play.play_matrix_game(biased, 2000, "last").gaps[-1]
     assert last > 5 * fictitious_play.play_matrix_game(biased, 2000).gaps[-1]
+
+
+def test_a_few_rounds_by_hand():
+    """Both begin with their first move. Rock, paper, scissors: each then beats what it knows."""
+    last = fictitious_play.play_matrix_game(ROCK, 4, "last")
+    assert last.rows.tolist() == last.columns.tolist() == [0, 1, 2, 0]
+    average = fictitious_play.play_matrix_game(ROCK, 4)
+    assert average.rows.tolist() == average.columns.tolist() == [0, 1, 1, 1]
+    np.testing.assert_allclose(average.gaps, [2.0, 1.0, 2 / 3, 1.0])
+    uneven = np.array([[3.0, 0.0], [1.0, 2.0], [4.0, -1.0]])
+    answered = fictitious_play.play_matrix_game(uneven, 2, "last")
+    assert answered.rows.tolist() == [0, 2] and answered.columns.tolist() == [0, 1]
+    once = fictitious_play.play_matrix_game(uneven, 1)
+    assert once.gaps.tolist() == [4.0 - 0.0]
+    x, y, value = fictitious_play.solve_matrix_game(uneven)
+    np.testing.assert_allclose(x, [0.25, 0.75, 0.0], atol=1e-9)
+    np.testing.assert_allclose(y, [0.5, 0.5], atol=1e-9)
+    assert value == pytest.approx(1.5)
+
+
+def test_a_strategy_is_a_distribution_up_to_rounding():
+    even = np.full(3, 1 / 3)
+    fictitious_play.duality_gap(ROCK, even * (1 + 9e-7), even)
+    fictitious_play.duality_gap(ROCK, [1 + 5e-10, -5e-10, 0], even)
+    for bad in (even * (1 + 2e-6), [1 + 2e-9, -2e-9, 0], [0.5, 0.5], [[1.0, 0, 0]]):
+        with pytest.raises(InvalidPolicyError, match="a strategy of 3 moves"):
+            fictitious_play.duality_gap(ROCK, even, bad)
+    with pytest.raises(NotFiniteError):
+        fictitious_play.solve_matrix_game([[1.0, np.nan]])
+    with pytest.raises(ShapeError, match=r"\(0, 2\)"):
+        fictitious_play.solve_matrix_game(np.zeros((0, 2)))
+    with pytest.raises(InvalidHyperparameterError, match="rounds=0"):
+        fictitious_play.play_matrix_game(ROCK, 0)
 
 
 def test_matrix_games_refuse_nonsense():
