@@ -24,6 +24,7 @@ from irlbook.errors import (
 )
 from irlbook.mdp import Trajectories, sample_trajectories
 from irlbook.metrics import within_prompt_spearman
+from irlbook.preferences import bradley_terry
 from irlbook.preferences.bradley_terry import (
     bradley_terry_gradient,
     bradley_terry_log_likelihood,
@@ -32,6 +33,7 @@ from irlbook.preferences.bradley_terry import (
     fisher_information,
     fit_bradley_terry,
     inspect_pairs,
+    laplace_of_wins,
     pairs_from_labels,
     sample_preferences,
     win_graph,
@@ -592,3 +594,225 @@ def test_rows_of_unlike_length_are_no_pairs():
             use([[0, 1], [2]])
     with pytest.raises(InvalidPreferencesError, match="rows 1 hold negative"):
         fit_classification([[0, 1], [1, -1]], np.eye(2), l2=1.0)
+
+
+# What is counted, and where a bound lies ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["newton", "mm"])
+@pytest.mark.parametrize("tolerance", [0.2, 0.01, 1e-4])
+def test_the_residual_is_the_largest_slope_of_the_mean_loss(method, tolerance):
+    """In units of beta / max |d|; a loose tolerance stops early, where there is a slope to see."""
+    _, pairs = noisy(20, beta=2.0)
+    counts = np.random.default_rng(0).uniform(0.5, 2.0, size=len(pairs))
+    fit = fit_bradley_terry(pairs, counts=counts, beta=2.0, method=method, tolerance=tolerance)
+    slope = bradley_terry_gradient(fit.weights, pairs, counts=counts, beta=2.0)
+    report = fit.report
+    assert report.residual == pytest.approx(2.0 * np.abs(slope).max() / counts.sum(), rel=1e-6)
+    assert report.converged and report.residual <= tolerance == report.tolerance
+
+
+def test_the_residual_of_a_regression_holds_the_penalty_and_the_scale_of_features():
+    rng = np.random.default_rng(21)
+    phi = 10.0 * rng.normal(size=(9, 2))
+    pairs = sample_preferences(phi[:, 0] / 10, random_pairs(rng, 9, 50), rng)
+    fit = fit_bradley_terry(pairs, phi, l2=[3.0, 0.5], tolerance=1e-3)
+    slope = bradley_terry_gradient(fit.weights, pairs, phi) - [3.0, 0.5] * fit.weights
+    longest = np.abs(phi[pairs[:, 0]] - phi[pairs[:, 1]]).max()
+    assert 1e-9 < fit.report.residual <= 1e-3
+    assert fit.report.residual == pytest.approx(np.abs(slope).max() / (50 * longest), rel=1e-6)
+
+
+def test_even_choices_need_no_step_and_a_run_out_of_steps_says_how_many():
+    even = fit_bradley_terry([[0, 1], [1, 0]])
+    assert even.report.iterations == 0 and even.report.converged and not even.rewards.any()
+    for method, few in (("newton", 1), ("mm", 3)):
+        with pytest.raises(NotConvergedError, match=f"stopped after {few} iterations at 0"):
+            fit_bradley_terry(noisy(0)[1], method=method, max_iterations=few, tolerance=1e-14)
+
+
+def test_sparse_and_dense_designs_are_fitted_alike(monkeypatch):
+    _, pairs = noisy(22)
+    options = {"counts": np.linspace(0.5, 2, len(pairs)), "beta": 0.8}
+    dense = [fit_bradley_terry(pairs, l2=l2, **options) for l2 in (0.0, 0.3)]
+    monkeypatch.setattr(bradley_terry, "SMALL", 0)
+    for one, l2 in zip(dense, (0.0, 0.3), strict=True):
+        other = fit_bradley_terry(pairs, l2=l2, **options)
+        np.testing.assert_allclose(other.rewards, one.rewards, atol=1e-9)
+        np.testing.assert_allclose(other.covariance, one.covariance, atol=1e-9)
+        assert other.log_likelihood == pytest.approx(one.log_likelihood)
+
+
+def test_a_fit_from_far_away_needs_shorter_steps_and_arrives():
+    """One upset among thousands: Newton's full step from 0 goes past the optimum."""
+    counts = np.array([1e6, 1.0, 1e6, 1.0])
+    fit = fit_bradley_terry([[0, 1], [1, 0], [1, 2], [2, 1]], counts=counts)
+    np.testing.assert_allclose(-np.diff(fit.rewards), np.log(1e6), rtol=1e-3)
+
+
+def test_where_no_feature_differs_the_penalty_decides():
+    fit = fit_bradley_terry([[0, 1], [1, 2]], np.full((3, 2), 5.0), l2=0.5)
+    assert fit.report.converged and not fit.weights.any() and not fit.rewards.any()
+    np.testing.assert_allclose(fit.covariance, 2 * np.eye(2))
+    assert fit.log_likelihood == pytest.approx(-2 * np.log(2))
+    with pytest.raises(UnidentifiedRewardError, match="never differ"):
+        fit_bradley_terry([[0, 1], [1, 2]], np.full((3, 2), 5.0))
+
+
+def test_items_that_are_never_compared_still_have_a_place():
+    assert inspect_pairs([[0, 1], [0, 3]]).missing == (2,)
+    assert inspect_pairs([[0, 1]], np.zeros((3, 1))).missing == (2,)
+    assert win_graph([[0, 3], [0, 3]], counts=[1.0, 0.5]).toarray()[0].tolist() == [0, 0, 0, 1.5]
+    assert bradley_terry_gradient(np.zeros(4), [[0, 1]]).tolist() == [0.5, -0.5, 0.0, 0.0]
+
+
+def test_a_contrast_of_nothing_is_known_exactly():
+    fit = fit_bradley_terry(noisy(7)[1])
+    assert fit.interval(np.zeros(7)) == (0.0, 0.0)
+    wide, narrow = (np.ptp(fit.difference_interval(0, 1, level)) for level in (0.99, 0.5))
+    assert wide / narrow == pytest.approx(2.5758293 / 0.6744898)
+    with pytest.raises(UnidentifiedRewardError, match="adds up to 1e-06"):
+        fit.interval(np.eye(7)[2] - np.eye(7)[1] + 1e-6 * np.eye(7)[0])
+
+
+@pytest.mark.parametrize("beta", [0.0, -1.0, np.nan])
+def test_a_temperature_is_above_zero_wherever_it_is_given(beta):
+    for call in (
+        lambda: fit_bradley_terry([[0, 1], [1, 0]], beta=beta),
+        lambda: bradley_terry_log_likelihood([0.0, 1.0], [[0, 1]], beta=beta),
+        lambda: fisher_information([0.0, 1.0], [[0, 1]], beta=beta),
+    ):
+        with pytest.raises(InvalidHyperparameterError, match="above 0"):
+            call()
+
+
+def test_counts_may_be_zero_and_must_be_finite():
+    pairs = [[0, 1], [1, 0], [1, 0]]
+    assert bradley_terry_log_likelihood([0.0, 0.0], pairs, counts=[1, 0, 0]) == -np.log(2)
+    for bad in (np.inf, np.nan, -1e-9):
+        with pytest.raises(InvalidPreferencesError, match="counts of rows 2 are negative or not"):
+            fit_bradley_terry(pairs, counts=[1.0, 1.0, bad])
+
+
+def test_bytes_are_items_too():
+    """Unsigned numbers must not go round at 0 when they are subtracted or turned."""
+    pairs = np.array([[0, 200], [200, 0], [3, 200], [200, 3]], dtype=np.uint8)
+    assert bradley_terry.as_pairs(pairs).dtype == np.intp
+    counts = [2.0, 1.0, 1.0, 1.0]
+    fit = fit_bradley_terry(pairs, counts=counts, n_items=201, l2=1e-9)
+    assert fit.rewards[0] - fit.rewards[200] == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_many_bad_rows_are_named_up_to_the_eighth():
+    with pytest.raises(InvalidPreferencesError, match="rows 0, 1, 2, 3, 4, 5, 6, 7 compare"):
+        fit_bradley_terry([[1, 1]] * 8 + [[0, 1]])
+    with pytest.raises(InvalidPreferencesError, match="5, 6, 7 and 2 more compare"):
+        fit_bradley_terry([[1, 1]] * 10 + [[0, 1]])
+
+
+def test_the_smaller_groups_are_named_against_the_rest():
+    pairs = [[0, 1], [1, 0], [2, 3], [3, 4], [4, 2], [5, 6], [6, 7], [7, 8], [8, 5]]
+    with pytest.raises(UnidentifiedRewardError) as caught:
+        fit_bradley_terry(pairs, n_items=10)
+    words = str(caught.value)
+    assert "fall into 4 groups" in words
+    assert "items 0, 1; items 2, 3, 4 against the rest; items 9 were never compared" in words
+
+
+def test_both_ends_are_named_where_neither_is_small():
+    with pytest.raises(SeparablePreferencesError) as caught:
+        fit_bradley_terry([[0, 1], [1, 0], [2, 3], [3, 2], [0, 2]])
+    assert "items 0, 1 never lost" in str(caught.value)
+    assert "items 2, 3 never won" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wins", "features"),
+    [((2, 3), (2, 3, 2)), ((2, 3, 3), (3, 2)), ((2, 3, 4), (2, 3, 2)), ((1, 3, 3), (2, 3, 2))],
+)
+def test_tables_of_wins_must_be_square_and_have_features(wins, features):
+    with pytest.raises(ShapeError, match=r"\(S, A, A\), \(S, A, K\)"):
+        laplace_of_wins(np.zeros(wins), np.zeros(features), 1.0)
+
+
+def test_the_laplace_of_wins_comes_back_from_a_bad_start():
+    rng = np.random.default_rng(23)
+    phi, wins = rng.normal(size=(3, 5, 2)), rng.integers(0, 9, size=(3, 5, 5)).astype(float)
+    mean, sigma = laplace_of_wins(wins, phi, 0.1, steps=50)
+    for start in (np.full((3, 2), 30.0), np.array([[0.0, 0.0], [-40.0, 9.0], [1.0, 1.0]])):
+        found = laplace_of_wins(wins, phi, 0.1, start, steps=50)
+        np.testing.assert_allclose(found[0], mean, atol=1e-7)
+        np.testing.assert_allclose(found[1], sigma, atol=1e-7)
+        assert start.max() >= 9.0  # the start itself is left alone
+
+
+def test_a_table_without_wins_is_the_prior():
+    mean, sigma = laplace_of_wins(np.zeros((2, 3, 3)), np.ones((2, 3, 2)), 4.0)
+    assert not mean.any()
+    np.testing.assert_allclose(sigma, np.tile(np.eye(2) / 4, (2, 1, 1)))
+
+
+def test_a_classifier_says_how_it_ended_and_which_item_it_lacks():
+    _, pairs = noisy(15)
+    fit = fit_classification(pairs, np.eye(7)[:, 1:])
+    assert fit.report.converged and fit.bias == pytest.approx(fit.rewards[0])
+    with pytest.raises(InvalidPreferencesError, match=r"for 2 items; .* items below 2"):
+        fit_classification([[0, 2]], [[1.0], [0.0]])
+
+
+@pytest.mark.parametrize(
+    ("opponents", "error"),
+    [
+        (np.full(3, 1 / 3), ShapeError),
+        (np.full((2, 4), 1 / 4), ShapeError),
+        ([1.5, -0.5, 0.0, 0.0], NotStochasticError),
+        (np.vstack([np.eye(4)[:3], np.zeros(4)]), NotStochasticError),
+    ],
+)
+def test_opponents_are_a_distribution_over_the_items(opponents, error):
+    with pytest.raises(error, match="opponents"):
+        win_probability(np.zeros(4), opponents)
+
+
+def test_features_of_a_run_are_looked_up_within_their_bounds(runs):
+    seen, features = runs
+    most = int(seen.acting_states.max())
+    trajectory_features(seen, features[: most + 1])
+    first = int(np.argmax(seen.acting_states == most))
+    owner, step = first // 12, first % 12
+    with pytest.raises(InvalidTrajectoryError, match=f"trajectory {owner}, step {step}: state"):
+        trajectory_features(seen, features[:most])
+    on_actions = np.repeat(features[:, None], 5, axis=1)
+    highest = int(seen.actions.max())
+    trajectory_features(seen, on_actions[:, : highest + 1])
+    with pytest.raises(InvalidTrajectoryError, match=f"action {highest} has no features"):
+        trajectory_features(seen, on_actions[:, :highest])
+
+
+def test_snippets_come_from_everywhere_and_may_be_whole(runs):
+    seen, _ = runs
+    pieces, owner = cut_snippets(seen, 11, 400, np.random.default_rng(0))
+    assert len(pieces) == len(owner) == 400 and set(owner) == set(range(20))
+    whole = list(seen)
+    heads = [(x == whole[i][0][:12]).all() for (x, _), i in zip(pieces, owner, strict=True)]
+    tails = [(x == whole[i][0][1:]).all() for (x, _), i in zip(pieces, owner, strict=True)]
+    assert 120 < sum(heads) < 280 and 120 < sum(tails) < 280  # two places to begin
+    pieces, owner = cut_snippets(seen, 12, 3, np.random.default_rng(0))
+    assert all((x == whole[i][0]).all() for (x, _), i in zip(pieces, owner, strict=True))
+    assert cut_snippets(seen, 1, 2, np.random.default_rng(0))[0].lengths.tolist() == [1, 1]
+    with pytest.raises(InvalidTrajectoryError, match="0 actions do not fit"):
+        cut_snippets(seen, 0, 5, np.random.default_rng(0))
+
+
+def test_a_ranking_that_no_feature_sees_is_half_right(runs):
+    seen, features = runs
+    fit = fit_trex(seen, np.arange(20), np.zeros((16, 2)))
+    assert fit.accuracy == 0.5 and not fit.reward.any() and len(fit.pairs) == 190
+    np.testing.assert_array_equal(fit.pairs, ranked_pairs(np.arange(20)))
+    on_actions = np.repeat(features[:, None], 5, axis=1)
+    fit = fit_trex(seen, np.arange(20), on_actions, discount=0.9)
+    assert fit.reward.shape == (16, 5)
+    gap = np.subtract(*(trajectory_features(seen, features, 0.9) @ fit.weights)[fit.pairs.T])
+    assert fit.accuracy == (gap > 0).mean()
+    with pytest.raises(InvalidPreferencesError, match=r"\(N,\)"):
+        ranked_pairs([[1.0, 2.0]])

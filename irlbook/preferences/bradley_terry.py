@@ -457,8 +457,9 @@ def _newton(design, weight, beta, penalty, free, tolerance, max_iterations):
     def loss(v):
         return -weight @ log_expit(design @ v / beta) + penalty @ v**2 / 2
 
-    w, total = np.zeros(design.shape[1]), weight.sum() * abs(design).max() / beta
-    value = loss(w)
+    w = np.zeros(design.shape[1])
+    longest = abs(design).max() or 1.0  # items of equal features: only the penalty is left
+    total, value = weight.sum() * longest / beta, loss(w)
     for iteration in range(max_iterations + 1):
         p = expit(design @ w / beta)
         gradient = -(design.T @ (weight * (1 - p))) / beta + penalty * w
