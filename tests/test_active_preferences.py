@@ -22,7 +22,7 @@ from irlbook.lm.enumerable import kl_from_logps, tilted
 from irlbook.metrics import within_prompt_spearman
 from irlbook.posttraining import policy_pairs
 from irlbook.preferences import acquisition as acq
-from irlbook.preferences import dueling
+from irlbook.preferences import dueling, information
 from irlbook.preferences.bradley_terry import fisher_information, fit_bradley_terry, laplace_of_wins
 from irlbook.preferences.information import (
     answer_variance,
@@ -490,3 +490,206 @@ def test_bad_pairs_are_named():
         policy_pairs.pair_density("PILAF", log_p[:3], phi @ w)
     with pytest.raises(InvalidHyperparameterError, match="price"):
         tilted(log_p, phi @ w, 0.0)
+
+
+# Designs, rules and duels, step by step -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("criterion", ["A", "E"])
+def test_greedy_takes_the_best_next_question_of_every_criterion(criterion):
+    d, lam, _ = questions(6, n=12, k=3)
+    chosen = greedy_design(0.2 * np.eye(3), d, lam, 4, criterion)
+    for k in range(4):
+        now = information_of(d[chosen[:k]], lam[chosen[:k]], 0.2)
+        values = [design_value(now + lam[p] * np.outer(d[p], d[p]), criterion) for p in range(12)]
+        free = [v for p, v in enumerate(values) if p not in chosen[:k]]
+        assert chosen[k] not in chosen[:k]
+        assert values[chosen[k]] == pytest.approx(max(free), abs=1e-9)  # E has many equals
+    best = best_design(0.2 * np.eye(3), d, lam, 2, criterion)
+    values = {
+        pair: design_value(information_of(d[list(pair)], lam[list(pair)], 0.2), criterion)
+        for pair in combinations(range(12), 2)
+    }
+    assert values[tuple(best)] == pytest.approx(max(values.values()), abs=1e-9)
+
+
+def test_values_of_a_design_by_hand():
+    matrix = np.diag([4.0, 0.5])
+    assert design_value(matrix) == pytest.approx(np.log(2.0))
+    assert design_value(matrix, "A") == pytest.approx(-2.25)
+    assert design_value(matrix, "E") == pytest.approx(0.5)
+    assert design_value(1e-200 * np.eye(2)) == pytest.approx(-400 * np.log(10))
+    with pytest.raises(UnidentifiedRewardError):
+        design_value(np.zeros((2, 2)), "A")
+
+
+def test_before_any_question_the_information_is_the_prior():
+    prior = np.array([[2.0, 0.5], [0.5, 1.0]])
+    assert np.array_equal(information_of(np.empty((0, 2)), [], prior), prior)
+    assert np.array_equal(information_of(np.empty((0, 2)), []), np.zeros((2, 2)))
+    with pytest.raises(ShapeError, match="questions"):
+        answer_variance(np.empty((0, 2)), np.zeros(2))
+
+
+def test_the_variance_of_an_answer_is_largest_where_it_is_open():
+    assert answer_variance([[0.0], [2.0]], [1.0], 0.5).tolist() == pytest.approx(
+        [1.0, 4 * expit(4) * expit(-4)]
+    )
+    assert answer_variance([[0.0]], [1.0]).tolist() == [0.25]
+
+
+def test_a_criterion_and_a_number_of_sets_are_bounded(monkeypatch):
+    d, lam, _ = questions(0)
+    for call in (
+        lambda: information_gains(np.eye(3), d, lam, "C"),
+        lambda: greedy_design(np.eye(3), d, lam, 1, "C"),
+        lambda: best_design(np.eye(3), d, lam, 1, "C"),
+    ):
+        with pytest.raises(InvalidHyperparameterError, match="'D', 'A' or 'E'"):
+            call()
+    monkeypatch.setattr(information, "MAX_SUBSETS", 66)  # as many as 2 of 12
+    assert len(best_design(np.eye(3), d, lam, 2)) == 2
+    with pytest.raises(InvalidHyperparameterError, match="220 sets of 3 from 12"):
+        best_design(np.eye(3), d, lam, 3)
+    assert sorted(greedy_design(np.eye(3), d, lam, 12)) == list(range(12))
+
+
+def test_rules_that_score_take_a_batch_of_the_best():
+    d, lam, w = questions(7, n=20, k=3)
+    sigma = np.linalg.inv(information_of(d[:5], lam[:5], 0.5))
+
+    def batch(rule, **options):
+        return acq.choose_batch(rule, d, w, sigma, 6, RNG(0), **options).tolist()
+
+    certain = np.argsort(np.abs(d @ w), kind="stable")
+    assert batch("uncertainty") == certain[:6].tolist()
+    assert batch("largest difference") == certain[::-1][:6].tolist()
+    assert batch("D-optimal") == greedy_design(np.linalg.inv(sigma), d, lam, 6).tolist()
+    alone = [np.log(1 + v * x @ sigma @ x) for v, x in zip(lam, d, strict=True)]
+    assert batch("D-optimal, top scores") == np.argsort(-np.array(alone)).tolist()[:6]
+    assert batch("coreset", labelled=d[:3]) == acq.farthest_first(d, 6, d[:3]).tolist()
+    members = RNG(1).normal(size=(4, 3))
+    spread = expit(members @ d.T).var(axis=0)
+    assert batch("ensemble", members=members) == np.argsort(-spread).tolist()[:6]
+    chosen = batch("two posterior draws")
+    assert len(set(chosen)) == 6
+    assert sorted(acq.choose_batch("random", d, w, sigma, 20, RNG(0))) == list(range(20))
+
+
+@pytest.mark.parametrize("rule", ["uncertainty", "coreset", "D-optimal"])
+def test_the_second_batch_of_a_run_follows_from_what_the_first_taught(rule):
+    pool = acq.draw_preference_pool(3, prompts=6, responses=4, n_features=3, test_prompts=4)
+    pairs = acq.pairs_within(6, 4)
+    run = acq.run_active(
+        pool, pairs, rule, RNG(2), measure=within_prompt_spearman, budget=8, batch=4, l2=0.5
+    )
+    rows = [int(np.flatnonzero((pairs == np.sort(asked)).all(1))[0]) for asked in run.asked]
+    phi = pool.features.reshape(-1, 3)
+    d = phi[pairs[:, 0]] - phi[pairs[:, 1]]
+    left = np.setdiff1d(np.arange(len(pairs)), rows[:4])
+    fit = fit_bradley_terry(run.asked[:4], phi, l2=0.5)
+    assert run.weights[0] == pytest.approx(fit.weights, abs=1e-6)
+    want = acq.choose_batch(
+        rule, d[left], fit.weights, fit.covariance, 4, RNG(9), labelled=d[rows[:4]]
+    )
+    assert rows[4:] == left[want].tolist()
+
+
+def test_members_of_a_bootstrap_are_spread_like_the_posterior():
+    rng = RNG(5)
+    phi, pairs = rng.normal(size=(30, 2)), acq.pairs_across(30, 1, 400, rng)
+    answers = acq.sample_preferences(phi @ [1.0, -0.5], pairs, rng)
+    fit = fit_bradley_terry(answers, phi, l2=0.1)
+    members = acq.bootstrap_members(answers, phi, 0.1, 60, rng)
+    assert members.shape == (60, 2)
+    error = np.sqrt(np.diag(fit.covariance))
+    assert (np.abs(members.mean(axis=0) - fit.weights) < error).all()
+    assert members.std(axis=0) == pytest.approx(error, rel=0.4)
+    held = acq.bootstrap_members(answers, phi, 1e6, 3, rng)
+    assert np.abs(held).max() < 1e-3
+
+
+def test_the_prompts_part_of_the_pool_and_its_spectrum_are_as_asked():
+    pool = acq.draw_preference_pool(0, prompts=4000, n_features=3, prompt_part=2.0, spectrum=2.0)
+    assert pool.features.shape == (4000, 6, 3) and pool.test_gold.shape == (60, 6)
+    own = pool.features - pool.features.mean(axis=1, keepdims=True)
+    assert own.std(axis=(0, 1)) * np.sqrt(6 / 5) == pytest.approx([1, 1 / 2, 1 / 3], rel=0.05)
+    shared = (pool.features[:, 0] * pool.features[:, 1]).mean(axis=0)
+    assert shared == pytest.approx([4, 1, 4 / 9], rel=0.1)
+    weights = np.linalg.lstsq(pool.features.reshape(-1, 3), pool.gold.reshape(-1), rcond=None)[0]
+    np.testing.assert_allclose(pool.test_features @ weights, pool.test_gold, atol=1e-9)
+
+
+def test_all_pairs_across_prompts_can_be_had():
+    pairs = acq.pairs_across(3, 4, 48, RNG(0))
+    assert len(np.unique(pairs, axis=0)) == 48 and (pairs[:, 0] < pairs[:, 1]).all()
+    assert acq.pairs_within(2, 3).tolist() == [[0, 1], [0, 2], [1, 2], [3, 4], [3, 5], [4, 5]]
+
+
+def test_a_curve_that_meets_the_target_is_there():
+    n, curve = [10, 20, 30], [0.2, 0.6, 0.5]
+    assert acq.labels_needed(n, curve, 0.6) == 20
+    assert acq.labels_needed(n, curve, 0.2) == 10
+    assert acq.labels_needed(n, [0.2, 0.3, 0.5], 0.4) == pytest.approx(25)
+
+
+def test_a_run_may_buy_the_whole_pool_and_no_batch_is_empty():
+    pool = acq.draw_preference_pool(0, prompts=2, responses=3, n_features=2, test_prompts=3)
+    pairs, options = acq.pairs_within(2, 3), {"measure": within_prompt_spearman}
+    run = acq.run_active(pool, pairs, "coreset", RNG(0), budget=6, batch=1, **options)
+    assert run.labels.tolist() == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(InvalidHyperparameterError, match="batch=0"):
+        acq.run_active(pool, pairs, "coreset", RNG(0), budget=6, batch=0, **options)
+
+
+def clear_world(seeds: int = 12):
+    """Choosers who never err, and more features than nothing: what is best can be learned."""
+    rng = RNG(11)
+    return rng.normal(size=(seeds, 4, 4)), 60.0 * rng.normal(size=(seeds, 4))
+
+
+def paid(rule, **options):
+    """(S, T) the regret of each duel, and (S, A) rewards from the best down."""
+    phi, w = clear_world()
+    found = dueling.run_duels(phi, w, rule, 60, RNG(0), l2=0.01, **options)
+    rewards = -np.sort(-np.einsum("sak,sk->sa", phi, w), axis=1)
+    return np.diff(found, axis=1, prepend=0.0), rewards
+
+
+def test_exploring_shows_two_items_and_committing_shows_one():
+    each, _ = paid("explore, then commit", explore=40)
+    assert (each[:, :40] > 0).all()  # of two different items one is not the best
+    assert np.abs(each[:, 40:] - each[:, 40:41]).max() < 1e-9
+    assert (np.abs(each[:, 40:]) < 1e-9).mean() > 0.9
+    longer, _ = paid("explore, then commit", explore=60)
+    assert (longer > 0).all()
+
+
+def test_greedy_serves_the_two_that_look_best():
+    each, rewards = paid("greedy")
+    assert (each > 0).all()
+    lost = (rewards[:, 0] - rewards[:, 1]) / 2
+    assert (np.abs(each[:, -1] - lost) < 1e-9).mean() > 0.5
+    phi, w = clear_world(1)
+    many = np.tile(phi, (200, 1, 1)), np.tile(w, (200, 1))
+    first = dueling.run_duels(*many, "greedy", 1, RNG(1))
+    assert len(np.unique(first.round(9))) == 6  # any pair, at the start
+
+
+def test_two_draws_end_with_the_best_item_twice():
+    each, _ = paid("two draws")
+    free = np.abs(each) < 1e-9
+    assert free[:, :2].mean() < 0.25 and free[:, -20:].mean() > 0.4
+    assert each[:, -20:].mean() < 0.7 * each[:, :5].mean()
+
+
+def test_the_most_informative_duel_is_the_longest_difference_at_first():
+    phi, w = clear_world()
+    each, _ = paid("most informative")
+    i, j = np.triu_indices(4, 1)
+    longest = np.argmax(np.sum((phi[:, i] - phi[:, j]) ** 2, axis=2), axis=1)
+    rewards = np.einsum("sak,sk->sa", phi, w)
+    assert each[:, 0] == pytest.approx(dueling.duel_regret(rewards, i[longest], j[longest]))
+    # what was asked is known: the next question lies elsewhere
+    moved = dueling.run_duels(phi, w, "most informative", 2, RNG(0), l2=0.01)
+    assert (np.abs(np.diff(moved, axis=1)[:, 0] - moved[:, 0]) > 1e-9).mean() > 0.8

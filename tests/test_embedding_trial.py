@@ -1,5 +1,8 @@
 """The trial of Bradley-Terry against classification: what is drawn, and what is trained."""
 
+from itertools import pairwise
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -108,3 +111,41 @@ def test_a_seed_gives_the_same_trial_again():
     one, two = (draw_trial(6, "cross-prompt", 1.0, 2.0, n_pairs=30) for _ in range(2))
     assert (one.pairs == two.pairs).all() and (one.embeddings == two.embeddings).all()
     assert one.floor == two.floor
+
+
+def test_the_penalty_of_a_linear_head_is_chosen_on_a_fifth_and_scaled_to_all():
+    trial = draw_trial(4, "same prompt", 1.0, 0.5, n_pairs=50, d=4)
+    held = trial.embeddings[trial.pairs[40:, 0]] - trial.embeddings[trial.pairs[40:, 1]]
+    right, asked = held.mean(axis=0), []
+
+    def fit(pairs, phi, l2):
+        asked.append((len(pairs), float(l2)))
+        good = l2 in (0.8 * 10.0, 10.0)  # only this penalty orders the held-out fifth
+        return SimpleNamespace(weights=right * (1.0 if good else -1.0) + (l2 == 10.0))
+
+    found = linear_head(fit, trial)
+    assert asked[:-1] == [(40, 0.8 * l2) for l2 in embedding_trial.PENALTIES]
+    assert asked[-1] == (50, 10.0)
+    np.testing.assert_allclose(found, right + 1.0)
+
+
+def test_a_network_is_scored_at_the_epoch_that_ordered_the_held_out_pairs_best():
+    """Stopped after k epochs, a stack is the same stack, so its history can be read off."""
+    trial = draw_trial(7, "same prompt", 1.0, 0.5, n_pairs=60, d=5)
+    runs = [network_heads([trial, trial], epochs=k, hidden=4, batch=16) for k in range(1, 7)]
+    last = runs[-1]
+    assert last[0].shape == (2, 100, 10) and last[2].shape == (6,)
+    np.testing.assert_array_equal(runs[2][2], last[2][:3])
+    for which in (0, 1):
+        for one, other in pairwise([run[which][0] for run in runs]):
+            kept = np.array_equal(one, other)
+            assert kept or not np.allclose(one, other)
+        assert any(np.array_equal(a[which], b[which]) for a, b in pairwise(runs))
+
+
+def test_a_gold_reward_is_more_than_a_line_and_a_network_can_see_it():
+    trial = draw_trial(8, "same prompt", 1.0, 0.0, n_pairs=10, d=8)
+    x, y = trial.test_embeddings.reshape(-1, 8), trial.test_gold.reshape(-1)
+    line = np.column_stack([x, np.ones(len(x))])
+    rest = y - line @ np.linalg.lstsq(line, y, rcond=None)[0]
+    assert 0.05 < rest.var() / y.var() < 0.6

@@ -189,3 +189,180 @@ def test_the_stored_counts_are_recomputed_from_the_outputs(tmp_path):
 def test_the_script_says_how_it_is_called(capsys):
     assert rates.main([]) == 2
     assert "REWARDS.npz" in capsys.readouterr().out
+
+
+# Domains, units, and the script -------------------------------------------------------------------
+
+
+def test_a_tie_of_a_chooser_without_error_is_a_half_and_a_temperature_is_not_negative():
+    assert hc.preference_matrix([[1.0, 1.0], [2.0, 0.0]]).tolist() == [[0.5, 0.75], [0.25, 0.5]]
+    for call in (hc.preference_matrix, lambda x, beta: hc.lottery_preferences(x, [[1.0]], beta)):
+        with pytest.raises(errors.InvalidHyperparameterError, match="not negative"):
+            call([[1.0]], beta=-0.1)
+
+
+def test_a_lottery_has_a_temperature():
+    rng = np.random.default_rng(1)
+    x, c = rng.normal(size=(3, 2)), rng.dirichlet(np.ones(2), size=3)
+    p = hc.lottery_preferences(x, c, beta=0.6)
+    for i, j in product(range(3), repeat=2):
+        want = sum(
+            c[i, v] * c[j, w] / (1 + np.exp((x[j, w] - x[i, v]) / 0.6))
+            for v, w in product(range(2), repeat=2)
+        )
+        assert p[i, j] == pytest.approx(want)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "word"),
+    [
+        (lambda: hc.preference_matrix([1.0, 2.0]), errors.ShapeError, "types, items"),
+        (lambda: hc.preference_matrix(np.eye(2), [1.0]), errors.ShapeError, "for 2 types"),
+        (lambda: hc.preference_matrix(np.eye(2), [0.5, 0.6]), errors.NotStochasticError, "shares"),
+        (lambda: hc.preference_matrix(np.eye(2), [1.5, -0.5]), errors.NotStochasticError, "shares"),
+        (lambda: hc.lottery_preferences(np.eye(2), [[1.0]]), errors.ShapeError, "one shape"),
+        (lambda: hc.categorical_preferences([1.0]), errors.ShapeError, "expected"),
+        (lambda: hc.categorical_preferences([[0.5, 0.6]]), errors.NotStochasticError, "each row"),
+        (lambda: hc.categorical_preferences([[1.5, -0.5]]), errors.NotStochasticError, "each row"),
+        (lambda: hc.borda_counts([[0.5]], [0.5, 0.5]), errors.ShapeError, "opponents"),
+        (lambda: hc.borda_counts([[0.5]], [0.9]), errors.NotStochasticError, "opponents"),
+        (
+            lambda: hc.borda_counts(np.full((2, 2), 0.5), [1.5, -0.5]),
+            errors.NotStochasticError,
+            "opponents",
+        ),
+        (lambda: hc.normal_preferences([0.0], [0.0]), errors.InvalidHyperparameterError, "above 0"),
+        (lambda: hc.normal_preferences([0.0], [1.0, 1.0]), errors.ShapeError, "both"),
+        (lambda: hc.normal_preferences([[0.0]], [[1.0]]), errors.ShapeError, "both"),
+        (
+            lambda: hc.fit_categorical_utilities([[0.5]], 1),
+            errors.InvalidHyperparameterError,
+            "two levels",
+        ),
+        (
+            lambda: hc.normal_quantile(0.0, 1.0, 0.0),
+            errors.InvalidHyperparameterError,
+            "level is 0",
+        ),
+    ],
+)
+def test_what_is_no_crowd_lottery_or_level_is_refused(call, error, word):
+    with pytest.raises(error, match=word):
+        call()
+
+
+def test_rounding_is_no_fault_of_a_table():
+    p = np.array([[0.5, 0.7 + 4e-10], [0.3, 0.5]])
+    assert hc.check_preferences(p) is not None
+    with pytest.raises(errors.InvalidPreferencesError, match=r"p\[0, 1\] \+ p\[1, 0\] is 1.1,"):
+        hc.check_preferences([[0.5, 0.8], [0.3, 0.5]])
+
+
+def test_all_opponents_are_equally_likely_if_none_are_named(crowd):
+    p, even = hc.preference_matrix(*crowd, beta=0.7), np.full(6, 1 / 6)
+    np.testing.assert_allclose(hc.borda_counts(p), p.mean(axis=1))
+    limit = hc.bradley_terry_limit(p)
+    np.testing.assert_allclose(limit, hc.bradley_terry_limit(p, even), atol=1e-12)
+    assert limit.sum() == pytest.approx(0, abs=1e-9)
+    # the penalty is one on an average label: slope of the mean log-likelihood = l2 r
+    r = hc.bradley_terry_limit(p, l2=0.1)
+    expected = 1 / (1 + np.exp(r[None, :] - r[:, None]))
+    slope = (p - expected).sum(axis=1) / 36
+    np.testing.assert_allclose(slope, 0.1 * r, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["normal", "categorical"])
+def test_the_two_losses_are_the_mean_surprise_of_a_pair(kind, crowd):
+    p, rng = hc.preference_matrix(*crowd, beta=0.7), np.random.default_rng(3)
+    if kind == "normal":
+        x = rng.normal(size=12)
+        value, model = hc.normal_loss(x, p)[0], hc.normal_preferences(x[:6], np.exp(x[6:]))
+    else:
+        x = rng.normal(size=24)
+        chances = np.exp(x.reshape(6, 4))
+        value = hc.categorical_loss(x, p, 4)[0]
+        model = hc.categorical_preferences(chances / chances.sum(axis=1, keepdims=True))
+    off = ~np.eye(6, dtype=bool)
+    assert value == pytest.approx(-(p * np.log(model))[off].mean())
+
+
+def test_a_penalty_draws_the_fits_together(crowd):
+    p = hc.preference_matrix(*crowd, beta=0.7)
+    m, s = hc.fit_normal_utilities(p, l2=1e3)
+    assert np.abs(m).max() < 1e-3 and np.abs(s - 1).max() < 1e-3
+    q = hc.fit_categorical_utilities(p, 3, l2=1e3)
+    np.testing.assert_allclose(q, 1 / 3, atol=1e-3)
+    m, s = hc.fit_normal_utilities(p)
+    assert m.sum() == pytest.approx(0, abs=1e-9) and np.log(s).sum() == pytest.approx(0, abs=1e-9)
+    assert hc.fit_categorical_utilities(p, 2).shape == (6, 2)
+
+
+def test_a_fit_that_stops_early_says_so(monkeypatch, crowd):
+    p, real = hc.preference_matrix(*crowd, beta=0.7), hc.minimize
+
+    def hurried(*args, options, **more):
+        return real(*args, options={**options, "maxiter": 1}, **more)
+
+    monkeypatch.setattr(hc, "minimize", hurried)
+    with pytest.raises(errors.NotConvergedError, match="raise the penalty"):
+        hc.fit_normal_utilities(p)
+
+
+def test_a_quantile_beyond_rounded_mass_is_in_the_last_bin():
+    q = np.array([[0.5, 0.5 - 1e-10]])  # mass adds up to less than the level
+    assert hc.histogram_quantile(q, 1 - 1e-12)[0] == pytest.approx(1.0, abs=1e-6)
+
+
+def outputs_of(kind, rng, pairs=5):
+    return rng.normal(size=(pairs, 2, {"base": 1, "mean_and_variance": 2, "categorical": 4}[kind]))
+
+
+def test_answers_are_ranked_by_mean_or_by_quantile():
+    rng = np.random.default_rng(4)
+    base, normal, levels = (
+        outputs_of(kind, rng) for kind in ("base", "mean_and_variance", "categorical")
+    )
+    assert np.array_equal(rates.scores("base", base, 0.3), base[..., 0])
+    assert np.array_equal(rates.scores("mean_and_variance", normal, None), normal[..., 0])
+    found = rates.scores("mean_and_variance", normal, 0.1)
+    want = norm.ppf(0.1, normal[..., 0], np.log(1 + np.exp(normal[..., 1])))
+    np.testing.assert_allclose(found, want)
+    chances = np.exp(levels) / np.exp(levels).sum(axis=-1, keepdims=True)
+    found = rates.scores("categorical", levels, None)
+    np.testing.assert_allclose(found, chances @ [0, 1 / 3, 2 / 3, 1])
+    found = rates.scores("categorical", levels, 0.1)
+    for k, side in product(range(5), range(2)):
+        upto = np.append(0, np.cumsum(chances[k, side]))
+        assert found[k, side] == pytest.approx(np.interp(0.1, upto, np.linspace(0, 1, 5)))
+
+
+def test_a_file_of_outputs_gives_its_counts(tmp_path):
+    rng, kinds = np.random.default_rng(5), ("base", "mean_and_variance", "categorical")
+    rewards = {f"{k}_{s}": outputs_of(k, rng, 40) for k in kinds for s in rates.LABELS}
+    found = rates.count_jailbroken(rewards)
+    assert found["pairs"] == 40 and found["levels"] == list(rates.LEVELS)
+    assert found["source"] == rates.SOURCE
+    for kind in kinds:
+        for labels in rates.LABELS:
+            safe, broken = rates.scores(kind, rewards[f"{kind}_{labels}"], None).T
+            assert found["by_mean"][kind][labels] == (broken >= safe).sum()
+    safe, broken = rewards["base_both"][..., 0].T
+    for kind in kinds[1:]:
+        for level, count in zip(rates.LEVELS, found["by_quantile"][kind], strict=True):
+            one, two = rates.scores(kind, rewards[f"{kind}_both"], level).T
+            assert count == (two >= one).sum()
+            if level == 0.01:
+                against = found["against_base"][kind]
+                assert against["only_base"] == ((broken >= safe) & (two < one)).sum()
+                assert against["only_cautious"] == ((broken < safe) & (two >= one)).sum()
+    np.savez(tmp_path / "rewards.npz", **rewards)
+    assert rates.main([str(tmp_path / "rewards.npz"), str(tmp_path / "out.json")]) == 0
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8")) == found
+
+
+@pytest.mark.parametrize(
+    "outputs", [np.zeros((3, 3, 1)), np.zeros((3, 2)), np.full((3, 2, 1), np.nan)]
+)
+def test_outputs_that_are_no_pairs_are_refused(outputs):
+    with pytest.raises(errors.InvalidDataError, match="outputs of base have shape"):
+        rates.jailbroken("base", outputs)

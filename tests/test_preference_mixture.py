@@ -216,3 +216,149 @@ def test_centring_takes_the_common_direction_away():
 def test_as_many_components_as_features(n):
     with pytest.raises(errors.InvalidHyperparameterError, match="3 features"):
         pc.principal_rewards(np.eye(3), n)
+
+
+# Bounds, units and what is returned ---------------------------------------------------------------
+
+
+def test_wins_are_counted_user_by_user():
+    wins = mx.wins_of_users([1, 1, 0, 1], [[0, 2], [0, 2], [2, 1], [1, 0]], 4)
+    assert wins.shape == (2, 4, 4) and wins.sum() == 4
+    assert wins[1, 0, 2] == 2 and wins[0, 2, 1] == 1 and wins[1, 1, 0] == 1
+    assert mx.wins_of_users([0], [[0, 2]]).shape == (1, 3, 3)
+    for users in ([0.0, 1.0], [-1, 0], [[0, 1]]):
+        with pytest.raises((errors.InvalidPreferencesError, errors.ShapeError), match="users"):
+            mx.wins_of_users(users, [[0, 1], [1, 0]])
+
+
+def test_users_are_drawn_with_their_labels():
+    rng, r = np.random.default_rng(3), np.array([[50.0, 0.0, -50.0], [-50.0, 0.0, 50.0]])
+    users, pairs, types = mx.sample_users(r, [0.8, 0.2], 500, 3, rng)
+    assert np.array_equal(users, np.repeat(np.arange(500), 3)) and len(types) == 500
+    assert types.mean() == pytest.approx(0.2, abs=0.06)
+    mine = r[types[users]]
+    assert (np.take_along_axis(mine, pairs, 1) @ [1, -1] > 0).all()  # choosers who never err
+    seen = np.zeros((3, 3))
+    np.add.at(seen, tuple(np.sort(pairs, axis=1).T), 1)
+    assert seen[np.triu_indices(3, 1)] == pytest.approx(500, rel=0.15) and seen.sum() == 1500
+    assert seen.diagonal().sum() == 0
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.6], [1.5, -0.5], [[0.5, 0.5]]])
+def test_shares_of_types_are_a_distribution(shares):
+    with pytest.raises(errors.ShapeError, match="add up to 1"):
+        mx.mixture_log_likelihood(REWARDS[:2], shares, [0], [[0, 1]])
+    assert mx.type_posterior(REWARDS[:2], [1.0, 0.0], [[0, 1]]).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(("n_types", "starts"), [(0, 1), (1, 0)])
+def test_a_mixture_has_a_type_and_a_start(n_types, starts):
+    with pytest.raises(errors.InvalidHyperparameterError, match="at least 1"):
+        mx.fit_mixture([0, 0], [[0, 1], [1, 0]], n_types, np.random.default_rng(0), starts=starts)
+
+
+def test_the_best_start_is_returned_and_vanished_ones_are_marked():
+    users, pairs, _ = mx.sample_users(REWARDS, SHARES, 30, 6, np.random.default_rng(1))
+    options = {"starts": 3, "tolerance": 1e-2}
+    fit = mx.fit_mixture(users, pairs, 3, np.random.default_rng(2), **options)
+    assert len(fit.ends) == 3 and fit.curve[-1] == np.nanmax(fit.ends)
+    assert fit.curve[-1] - fit.curve[-2] < 1e-2 <= np.diff(fit.curve)[:-1].min()
+    penalised = fit.log_likelihood - 0.1 * (fit.rewards**2).sum() / 2
+    assert penalised == pytest.approx(fit.curve[-1])
+    assert fit.log_likelihood == pytest.approx(
+        mx.mixture_log_likelihood(fit.rewards, fit.shares, users, pairs)
+    )
+    # a type must hold so many users: of 30 none can hold 11 three times
+    with pytest.raises(errors.UninformativeDataError, match="less than 11 of 30 users"):
+        mx.fit_mixture(users, pairs, 3, np.random.default_rng(2), smallest=11.0, **options)
+    some = mx.fit_mixture(users, pairs, 3, np.random.default_rng(2), smallest=4.0, **options)
+    assert (30 * some.shares >= 4 - 1e-2).all()
+
+
+def test_items_are_connected_by_chains_whoever_asked():
+    rng = np.random.default_rng(0)
+    chain = [[k, k + 1] for k in range(5)] + [[k + 1, k] for k in range(5)]
+    fit = mx.fit_mixture([0, 1] * 5, chain[::-1], 1, rng)
+    assert fit.rewards.shape == (1, 6) and fit.shares.tolist() == [1.0]
+    with pytest.raises(errors.UnidentifiedRewardError, match="items 3, 4 were never compared"):
+        mx.fit_mixture([0] * 4, [[0, 1], [1, 2], [3, 4], [4, 3]], 1, rng)
+
+
+def test_users_with_too_few_labels_are_counted_up_to_the_eighth():
+    users = [*np.repeat(np.arange(2), 3), *range(2, 12)]
+    pairs = [[0, 1]] * len(users)
+    with pytest.raises(errors.UninformativeDataError, match=r"users 2, 3, .* 9 \.\.\. gave fewer"):
+        mx.fit_mixture(users, pairs, 2, np.random.default_rng(0))
+    with pytest.raises(errors.UninformativeDataError, match="users 2, 3, 4, 5, 6, 7, 8, 9 gave"):
+        mx.fit_mixture(users[:14], pairs[:14], 2, np.random.default_rng(0))
+
+
+def test_the_loss_of_a_person_is_minus_the_log_posterior():
+    rng = np.random.default_rng(2)
+    gaps, w, mean = rng.normal(size=(5, 2)), rng.normal(size=2), rng.normal(size=2)
+    precision = np.array([[2.0, 0.5], [0.5, 1.0]])
+    loss, gradient, hessian = pr.personal_loss(w, gaps, mean, precision)
+    want = -np.log(expit(gaps @ w)).sum() + (w - mean) @ precision @ (w - mean) / 2
+    assert loss == pytest.approx(want)
+    step = 1e-6
+    for k, e in enumerate(np.eye(2)):
+        up, down = (pr.personal_loss(w + s * e, gaps, mean, precision)[1] for s in (step, -step))
+        np.testing.assert_allclose(hessian[k], (up - down) / (2 * step), atol=1e-7)
+
+
+def test_a_person_who_is_far_from_the_prior_is_found_in_several_steps():
+    gaps = np.tile([[8.0], [-8.0]], (20, 1)) * np.where(np.arange(40) < 39, 1, -1)[:, None]
+    gaps[1::2] *= -1
+    w, spread = pr.personal_weights(gaps, [-30.0], [[100.0]])
+    loss, gradient, hessian = pr.personal_loss(w, gaps, [-30.0], np.array([[0.01]]))
+    assert abs(gradient[0]) < 1e-6 and spread[0, 0] == pytest.approx(1 / hessian[0, 0])
+    with pytest.raises(errors.NotConvergedError, match="within 2 steps"):
+        pr.personal_weights(gaps, [-30.0], [[100.0]], steps=2)
+    with pytest.raises(errors.ShapeError, match=r"expected \(1, 1\)"):
+        pr.personal_weights(gaps, [0.0], np.eye(2))
+
+
+def test_one_round_of_a_population_by_hand():
+    rng = np.random.default_rng(4)
+    people = [rng.normal(size=(n, 2)) for n in (3, 5, 4)]
+    found = [pr.personal_weights(d, np.zeros(2), np.eye(2)) for d in people]
+    modes = np.array([w for w, _ in found])
+    within = sum(c for _, c in found) / 3
+    for floor in (0.0, 0.5):
+        once = pr.fit_population(people, rounds=1, floor=floor)
+        np.testing.assert_allclose(once.mean, modes.mean(axis=0))
+        want = np.cov(modes.T, bias=True) + within + floor * np.eye(2)
+        np.testing.assert_allclose(once.covariance, want)
+    assert pr.fit_population(people[:2], rounds=2).mean.shape == (2,)
+
+
+def test_the_sign_of_a_component_follows_the_labels_and_a_draw_leaves_it():
+    gaps = np.array([[1.0, 0.0], [-1.0, 0.0], [2.0, 0.1], [0.0, 3.0]])
+    turned = pc.orient(-np.eye(2), gaps)
+    # along the first feature two of four and a half agree; along the second two and two halves
+    assert turned.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    half = np.array([[1.0], [-1.0]])
+    assert pc.orient([[1.0]], half).tolist() == [[1.0]]
+    assert pc.orient([[-1.0]], half).tolist() == [[-1.0]]
+    raw, labels = (pc.principal_rewards(gaps, centre=False, sign=s) for s in ("raw", "labels"))
+    assert (labels.agreement >= 0.5).all()
+    np.testing.assert_allclose(np.abs(raw.directions), np.abs(labels.directions))
+    both = np.minimum(raw.agreement, 1 - raw.agreement)
+    np.testing.assert_allclose(both, 1 - labels.agreement)
+    np.testing.assert_allclose(labels.agreement, pc._agreement(labels.directions, gaps))
+
+
+@pytest.mark.parametrize("n", [1, 3, None])
+def test_components_are_counted_from_the_largest(n):
+    gaps = np.random.default_rng(5).normal(size=(50, 3)) * [1.0, 5.0, 2.0]
+    found = pc.principal_rewards(gaps, n)
+    assert found.directions.shape == (n or 3, 3) and found.variances.shape == (n or 3,)
+    assert abs(found.directions[0, 1]) > 0.9 and (np.diff(found.variances) <= 0).all()
+
+
+def test_components_need_a_table_of_two_rows():
+    with pytest.raises(errors.ShapeError, match="comparisons, features"):
+        pc.second_moments([1.0, 2.0])
+    with pytest.raises(errors.UninformativeDataError, match="two comparisons"):
+        pc.second_moments([[1.0, 2.0]])
+    assert pc.second_moments([[1.0], [3.0]])[1].tolist() == [[5.0]]
