@@ -23,9 +23,9 @@ def free_memory(device: str) -> int:
     try:
         limit = (CGROUP / "memory.max").read_text().strip()
         used = int((CGROUP / "memory.current").read_text())
+        return free if limit == "max" else min(free, max(0, int(limit) - used))
     except (OSError, ValueError):
         return free
-    return free if limit == "max" else min(free, max(0, int(limit) - used))
 
 
 def size(n: int) -> str:
