@@ -48,8 +48,9 @@ ROOMS: Mapping[str, tuple[str, str]] = {
     "lm": ("irlbook/lm/*.py", "lm_* enumerable costs posttraining_plain chapter_10 chapter_22"),
     "posttraining": (
         "irlbook/posttraining/*.py",
-        "posttraining_* advpo staleness reasoning sparse_language demonstrations training"
-        " book_models chapter_1[1-9]",
+        "posttraining_* active_preferences advpo costs staleness reasoning reward_kinds"
+        " social_choice sparse_language demonstrations training book_models chapter_1[1-9]"
+        " chapter_2[12]",
     ),
 }
 CHILD = """
