@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -462,6 +463,115 @@ def test_a_sheet_that_is_open_elsewhere_is_left_and_the_results_are_kept(course,
     assert sheet_of(out).read_bytes() == before
     journal = out.with_name("grades.csv.journal").read_text(encoding="utf-8").splitlines()
     assert len(json.loads(journal[-1])["typed"]) == 20
+
+
+def test_a_full_disk_costs_nothing_that_was_typed_and_is_named(course, monkeypatch):
+    folder, out, _ = course
+    remove("ann")(folder)
+    before = sheet_of(out).read_bytes()
+    copies = set(out.parent.glob("*.bak"))
+    sync = os.fsync
+
+    def full(file):
+        if "_written" in os.readlink(f"/proc/self/fd/{file}"):
+            raise OSError(28, "No space left on device")
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(MarksError, match=r"grades_written.csv.*No space left.*results are kept"):
+        grade(folder, out)
+    assert sheet_of(out).read_bytes() == before
+    new = set(out.parent.glob("*.bak")) - copies
+    assert not any("_written" in path.name for path in new), "half a copy is no copy"
+    assert not list(out.parent.glob(".*.tmp"))
+
+
+class Killed(BaseException):
+    """What no code catches: the process ends here."""
+
+
+@pytest.mark.parametrize("writes", range(1, 7))
+def test_no_mark_is_lost_when_the_grader_is_killed_while_it_writes(course, monkeypatch, writes):
+    folder, out, typed = course
+    remove("ann")(folder)
+    semicolons(out)
+    add_by_hand(out, "007", "91.6", "1")
+    replaced, calls = os.replace, []
+
+    def kill(*args):
+        calls.append(args)
+        if len(calls) == writes:
+            raise Killed
+        replaced(*args)
+
+    monkeypatch.setattr(os, "replace", kill)
+    with pytest.raises(Killed):
+        grade(folder, out)
+    monkeypatch.setattr(os, "replace", replaced)
+    summary = grade(folder, out)
+    assert held(out) == {**typed, ("007", "by hand"): 1.0}
+    assert results_of(summary, "007")["91.6"].points == 1
+
+
+def add_by_hand(out: Path, student: str, exercise: str, points: str, **more: str) -> None:
+    row = {"student": student, "exercise": exercise, "criterion": "By hand", "points": points}
+    rows = read(out)
+    write(out, [*rows, {**dict.fromkeys(rows[0], ""), "notebook": "", **row, **more}])
+
+
+def results_of(summary, student: str) -> dict[str, Result]:
+    return {
+        id: r for s in summary.submissions if s.student == student for id, r in s.results.items()
+    }
+
+
+def test_points_that_are_given_by_hand_replace_those_of_the_rubric(course):
+    folder, out, typed = course
+    add_by_hand(out, "ann", "91.6", "3,5", note="complaint of 3 December", answer="copied along")
+    add_by_hand(out, "ann", "92.1", "1")
+    for _ in range(2):
+        got = results_of(grade(folder, out), "ann")
+        assert (got["91.6"].points, got["92.1"].points) == (3.5, 1) and got["91.6"].status == "read"
+        assert got["91.10"].points == typed["ann", "draws\tit"]
+        assert got["91.6"].note == "the points were given by hand"
+    rows = {r["exercise"]: r for r in read(out) if r["criterion"] == marks.BY_HAND}
+    assert len(read(out)) == 22 and rows["91.6"]["max"] == "4"
+    assert rows["91.6"]["note"] == "complaint of 3 December"
+    assert results_of(grade(folder, out), "007")["91.6"].points == 1.5  # nobody else's
+
+
+def test_points_that_are_given_by_hand_outlive_their_row_and_their_student(course, tmp_path):
+    folder, out, _ = course
+    add_by_hand(out, "ann", "91.6", "3.5")
+    add_by_hand(out, "ann", "92.1", "1")
+    grade(folder, out)
+    (folder / "ann").rename(tmp_path / "ann")
+    rows = [row for row in read(out) if row["exercise"] != "91.6" or row["criterion"] != "by hand"]
+    write(out, rows)
+    assert grade(folder, out).carried.count("ann") == 6
+    (tmp_path / "ann").rename(folder / "ann")
+    got = results_of(grade(folder, out), "ann")
+    assert (got["91.6"].points, got["92.1"].points) == (3.5, 1)
+
+
+@pytest.mark.parametrize("points", ["4.5", "-1", "all"])
+def test_points_by_hand_above_the_exercise_are_refused(course, points):
+    folder, out, _ = course
+    add_by_hand(out, "ann", "91.6", points)
+    with pytest.raises(MarksError, match=r"row 22 \(ann, 91.6\)"):
+        grade(folder, out)
+
+
+def test_marks_that_were_typed_before_there_was_a_roster_count(course, tmp_path):
+    folder, out, typed = course
+    roster = tmp_path / "roster.csv"
+    names = ",".join(STUDENTS[:3]).replace(",", "\n")
+    lines = [f"u{n},{name}" for n, name in enumerate(names.split("\n"))]
+    roster.write_text("\n".join(["login,name", *lines]) + "\n", encoding="utf-8")
+    summary = grade(folder, out, roster=roster)
+    assert summary.carried == [] and all(s.status == "graded" for s in summary.submissions)
+    assert results_of(summary, "u1")["92.1"].points == typed["ann", "counts"]
+    assert held(out).keys() >= {("u1", "counts"), ("'=x", "counts")}
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,22 @@ def test_of_what_was_handed_in_again_the_last_counts_and_the_others_are_named(tm
     ]
 
 
+def test_who_handed_in_no_notebook_but_something_else_is_told_so(tmp_path):
+    folder = touch(
+        tmp_path / "s",
+        "doejane_12345_67890_sheet 3.pdf",
+        "doejane_12345_67891_page 2.jpg",
+        "leebo_335_67890_03_price.ipynb",
+        "leebo_335_67891_notes.pdf",
+        "readme.txt",
+    )
+    found, ignored = find_submissions(folder)
+    (jane,) = (s for s in found if s.path is None)
+    assert (jane.student, jane.number, jane.status) == ("doejane_12345", "12345", "not graded")
+    assert "sheet 3.pdf is no notebook" in jane.message and "page 2.jpg is no" in jane.message
+    assert len(found) == 2 and sorted(ignored) == ["leebo_335_67891_notes.pdf", "readme.txt"]
+
+
 # ----------------------------------------------------------------------------------- roster
 
 
@@ -272,6 +288,8 @@ def test_lateness_comes_from_names_from_a_table_and_from_moodle(tmp_path):
     seen, nobody = noted(tmp_path, table, ann={"marked_late": True}, bob={}, carl={})
     assert seen == {"ann": ("3 d 0 h late", 0.7), "bob": ("", 1.0), "carl": ("", 1.0)}
     assert nobody == ["eva"]
+    seen, _ = noted(tmp_path, "student,days late\nann,0\n", ann={"marked_late": True})
+    assert seen == {"ann": ("", 1.0)}  # an extension, against what the platform says
     table = "student,submitted\nann,2025-11-03T01:00\nbob,2025-11-02T23:00\n"
     seen, _ = noted(tmp_path, table, datetime(2025, 11, 3), ann={}, bob={})
     assert seen == {"ann": ("1 h late", 0.9), "bob": ("", 1.0)}

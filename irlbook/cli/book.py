@@ -422,6 +422,10 @@ def grade(
         list[str] | None,
         typer.Option(help="Grade only this chapter (3) or lab (3L); repeatable."),
     ] = None,
+    sheet: Annotated[
+        str,
+        typer.Option(help="Only these exercises, =points of your own: '6.1-6.4, 6.6=10'."),
+    ] = "",
     regrade: Annotated[
         list[str] | None,
         typer.Option(help="Grade this exercise anew: 03.2, or ann:03.2 for one student."),
@@ -492,6 +496,7 @@ def grade(
         options += [] if partial is None else ["--partial" if partial else "--whole"]
         options += ["--new-seed"] * new_seed
         texts = {"--late-policy": late_policy, "--due": due, "--assignment": assignment}
+        texts["--sheet"] = sheet
         options += [word for name, text in texts.items() if text for word in (name, text)]
         files = {"--roster": roster, "--late": late}
         command = engine_command(
@@ -521,6 +526,7 @@ def grade(
             roster=roster,
             upload=upload,
             assignment=assignment,
+            exercises=sheet,
             late_policy=LatePolicy.parse(late_policy) if late_policy else None,
             late=late,
             due=moment(due) if due else None,

@@ -111,6 +111,7 @@ __all__, __getattr__, __dir__ = front(
         ],
         "roster": ["Roster", "Student", "assign", "read_roster", "squeezed"],
         "sandbox": ["Worker", "adopt_orphans", "kill_tree", "would_run_as_root"],
+        "sheet": ["choose", "on_the_sheet", "parse_sheet", "weigh"],
         "statistics": [
             "ExerciseStatistics",
             "class_statistics",
@@ -132,6 +133,7 @@ __all__, __getattr__, __dir__ = front(
             "Table",
             "csv_text",
             "decode_csv",
+            "naming",
             "read_csv",
             "safe_cell",
             "write_atomically",

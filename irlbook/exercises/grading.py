@@ -31,10 +31,11 @@ from irlbook.exercises.answers import Answer
 from irlbook.exercises.container import find_bubblewrap
 from irlbook.exercises.jobs import in_parallel
 from irlbook.exercises.late import LatePolicy, note_lateness
-from irlbook.exercises.model import Exercise, all_exercises, full_id, in_order, run_check
+from irlbook.exercises.model import Exercise, all_exercises, full_id, get, in_order, run_check
 from irlbook.exercises.partial import points_for, properties
 from irlbook.exercises.roster import Roster, assign, read_roster
 from irlbook.exercises.sandbox import Worker
+from irlbook.exercises.sheet import choose, parse_sheet, weigh
 from irlbook.exercises.statistics import (
     class_statistics,
     statistics_csv,
@@ -49,7 +50,7 @@ from irlbook.exercises.submissions import (
     of_chapters,
     read_submission,
 )
-from irlbook.exercises.tables import csv_text, write_atomically, write_with_copy
+from irlbook.exercises.tables import csv_text, naming, write_atomically, write_with_copy
 from irlbook.exercises.uploads import class_maximum, grades_of, upload_table
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
 ]
 
 MUCH_OUTPUT = 2**20
+_NAMED = 8  # names that a line of the summary holds
 _AT_ONCE = 4  # notebooks that a process reads before it answers
 TIMEOUT, MEMORY_MB = 20.0, 2048
 
@@ -123,7 +125,7 @@ class GradeSummary:
         if self.look_again:
             lines.append(f"{self.look_again} written answers changed after they were marked")
         if self.carried:
-            names = ", ".join(dict.fromkeys(self.carried))
+            names = _first(dict.fromkeys(self.carried))
             lines.append(f"{len(self.carried)} marks not in this run, kept in the sheet: {names}")
         if self.pages:
             lines.append(f"feedback: {len(self.pages)} pages in {self.pages[0].parent}")
@@ -137,10 +139,15 @@ class GradeSummary:
         if self.unknown:
             lines.append(f"not in the roster, or two may be meant: {', '.join(self.unknown)}")
         if self.ignored:
-            shown = ", ".join(self.ignored[:8])
-            more = f" and {len(self.ignored) - 8} more" if len(self.ignored) > 8 else ""
-            lines.append(f"ignored: {shown}{more}")
+            lines.append(f"ignored: {_first(self.ignored)}")
         return "\n".join(lines)
+
+
+def _first(names: Iterable[str]) -> str:
+    """The first names of many, and how many more there are."""
+    all_names = list(names)
+    more = f" and {len(all_names) - _NAMED} more" if len(all_names) > _NAMED else ""
+    return ", ".join(all_names[:_NAMED]) + more
 
 
 # ------------------------------------------------------------------------------------ grading
@@ -268,7 +275,8 @@ class Journal:
         self.path = path
         self.done: dict[str, Result] = {}
         self.typed: list[dict[str, str]] = []
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        lines = text.splitlines()
         head = self._parse(lines[0]) if lines else {}
         before = head.get("seed") if isinstance(head.get("seed"), int) else None
         given = head.get("limits")
@@ -310,7 +318,7 @@ class Journal:
     def add(self, key: str, result: Result) -> None:
         """Remember a result, on disk at once."""
         self.done[key] = result
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"key": key, "result": asdict(result)}) + "\n")
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -379,6 +387,7 @@ def grade(
     due: datetime | None = None,
     upload: Path | str | None = None,
     assignment: str = "",
+    exercises: str = "",
 ) -> GradeSummary:
     """Grade every notebook of a folder, or count again what was graded before.
 
@@ -391,7 +400,8 @@ def grade(
             of the first run, or draws a secret seed; another seed grades everything anew.
         timeout, memory_mb: limits of each exercise; None: those of the first run, or 20 s, 2048 MB.
             A card that gives more seconds has them.
-        chapters: grade only these, ["03", "06"]; "03L" is the lab of chapter 3.
+        chapters: grade only these, ["03", "06"]; "03L" is the lab of chapter 3. A sheet of one's
+            own names its chapters itself.
         progress: called with (done, total, label); None shows a bar on a terminal, False nothing.
         regrade: exercises to grade anew with the same cases: "03.2", or "ann:03.2" for one student.
         only: the same, and nothing else is run: other exercises keep what they have.
@@ -408,6 +418,8 @@ def grade(
         due: when it was due, where a table says when it was handed in.
         upload: where the table goes that the learning platform takes; it needs the roster.
         assignment: the name of its column; "": irlbook and the chapters.
+        exercises: what the sheet holds, and other points than those of the cards, as
+            `irlbook.exercises.sheet` reads it; "": all exercises of the chapters.
 
     Raises:
         NotebookError: there is no such folder.
@@ -431,7 +443,12 @@ def grade(
     group = read_roster(roster) if roster is not None else None
     if upload is not None and group is None:
         raise RosterError("a table to upload has the columns of a roster: give --roster too")
+    on_sheet = parse_sheet(exercises) if exercises else {}
+    if on_sheet:
+        chapters = sorted({id.partition(".")[0] for id in on_sheet})
     submissions, ignored, unknown = _read_all(submissions_dir, feedback_dir, chapters, group, jobs)
+    if on_sheet:
+        choose(submissions, on_sheet)
     unknown += note_lateness(submissions, late_policy, late, due, group)
     slots = marks.slots_of(submissions)
     journal = Journal(
@@ -444,7 +461,7 @@ def grade(
     )
     sheet_path = marks.written_path(out_csv)
     marks.merge(marks.read_sheet(sheet_path), journal.typed, slots)  # before hours of work
-    tasks = [(s, e) for s in submissions for e in s.exercises]
+    tasks = [(s, get(e.id)) for s in submissions for e in s.exercises]  # in points of the cards
     chosen = _again(tasks, only)
     journal.forget([*_again(tasks, regrade), *chosen])
     waiting: list[tuple[Submission, Exercise]] = []
@@ -481,6 +498,7 @@ def grade(
     for submission in submissions:  # whoever came first, the order is that of the sheet
         order = {e.id: n for n, e in enumerate(submission.exercises)}
         submission.results = dict(sorted(submission.results.items(), key=lambda r: order[r[0]]))
+    weigh(submissions)
     sheet = marks.read_sheet(sheet_path)  # as it is now: somebody may have typed on
     placed = marks.merge(sheet, journal.typed, slots)
     look_again = marks.count(submissions, placed)
@@ -490,10 +508,10 @@ def grade(
         uploaded = _write_upload(group, submissions, upload, assignment)
         if rows:
             write_with_copy(sheet_path, marks.sheet_text(sheet, rows), sheet.encoding)
-    except PermissionError as error:
+    except OSError as error:
         raise MarksError(
-            f"{error.filename or out_csv} cannot be written; close it in the spreadsheet and grade "
-            "again: the results are kept"
+            f"{error.filename or out_csv} cannot be written ({error.strerror}); close it in the "
+            "spreadsheet or make room on the disk, and grade again: the results are kept"
         ) from None
     journal.remember(marks.typed_rows(rows))
     counted = class_statistics(submissions)

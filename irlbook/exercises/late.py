@@ -50,13 +50,15 @@ _WHEN = ("submitted", "submitted at", "last modified (submission)", "timestamp",
 
 @dataclass(frozen=True)
 class Lateness:
-    """How late: in hours; None where it is only known that it was late."""
+    """How late: in hours; None where it is only known that it was late, 0 where it was not."""
 
     hours: float | None
 
     def __str__(self) -> str:
         if self.hours is None:
             return "late (no time known: counted as one day)"
+        if not self.hours:
+            return ""
         days, hours = divmod(self.hours, 24)
         return f"{days:g} d {hours:.3g} h late" if days else f"{hours:.3g} h late"
 
@@ -147,15 +149,14 @@ def moment(text: str) -> datetime:
     raise RosterError(f"{text!r} is no point in time; write it like 2026-11-20T23:59")
 
 
-def _between(submitted: str, due: datetime) -> Lateness | None:
+def _between(submitted: str, due: datetime) -> Lateness:
     when = moment(submitted)
     if (when.tzinfo is None) != (due.tzinfo is None):
         raise RosterError(
             f"{submitted!r} and the due time {due.isoformat()}: one has a time zone and one has "
             "not; give both in the same way"
         )
-    hours = (when - due).total_seconds() / 3600
-    return Lateness(hours) if hours > 0 else None
+    return Lateness(max((when - due).total_seconds() / 3600, 0.0))
 
 
 def _hours(text: str, place: str) -> float:
@@ -166,17 +167,18 @@ def _hours(text: str, place: str) -> float:
 
 
 def _of_row(cells: dict[str, str], due: datetime | None, place: str) -> Lateness | None:
-    """What a row of a table says."""
+    """What a row of a table says; None where it says nothing."""
     for column, unit in (("days late", 24.0), ("hours late", 1.0)):
         if text := cells.get(column, ""):
             try:
                 hours = float(text.replace(",", ".")) * unit
+                if not math.isfinite(hours):
+                    raise ValueError
             except ValueError:
                 raise RosterError(f"{place}: {text!r} is no number of {column}") from None
-            return Lateness(hours) if hours > 0 else None
+            return Lateness(max(hours, 0.0))
     if text := cells.get("late", ""):
-        hours = _hours(text, place)
-        return Lateness(hours) if hours > 0 else None
+        return Lateness(_hours(text, place))
     # Moodle's worksheet: "Submitted for grading - 2 days 3 hours late"
     if status := re.search(r"- (.+) late$", cells.get("status", "")):
         return Lateness(_hours(status[1], place))

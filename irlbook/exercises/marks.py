@@ -5,6 +5,9 @@ spreadsheet has changed the sheet (separator, decimal comma, encoding, `6.6` for
 student `007`, another order, columns added), and it stays when the answer changes, when the student
 or the chapter is missing from a run, and when its row is gone. What cannot be counted is named by
 row, and the sheet is left as it is.
+
+An instructor may also add a row of his own with the criterion `by hand`, the student and any
+exercise: its points replace what the grader or the rubric would give.
 """
 
 from __future__ import annotations
@@ -16,15 +19,17 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from irlbook.errors import MarksError
+from irlbook.exercises.model import Criterion
 from irlbook.exercises.submissions import Result, Submission
 from irlbook.exercises.tables import csv_text, decode_csv, safe_cell
 
 __all__ = [
     "ABSENT",
+    "BY_HAND",
     "CHANGED",
     "COLUMNS",
     "Cells",
@@ -51,6 +56,7 @@ __all__ = [
 MAX_TEXT = 20_000  # characters of a written answer in the sheet
 COLUMNS = ("student", "notebook", "exercise", "criterion", "max", "points", "note", "answer")
 NO_ANSWER = "(no answer found)"
+BY_HAND = "by hand"  # the criterion of a row that somebody added: points that replace all others
 CHANGED = "the answer changed after it was marked: look again"
 ABSENT = "not in this run, and kept"
 RESTORED = "the row was missing from the sheet and was put back"
@@ -63,7 +69,11 @@ Cells = dict[str, str]
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of one mark: a line of a rubric for one student's notebook."""
+    """The place of one mark: a line of a rubric for one student's notebook, or `BY_HAND`.
+
+    `label` is the student's name in the folder, by which the sheet called him before there was a
+    roster.
+    """
 
     student: str
     notebook: str
@@ -71,6 +81,7 @@ class Slot:
     criterion: str
     maximum: float
     answer: str
+    label: str = ""
 
     @property
     def cells(self) -> Cells:
@@ -289,11 +300,12 @@ def slots_of(submissions: Iterable[Submission]) -> list[Slot]:
             exercise.id,
             criterion.text,
             criterion.points,
-            (s.texts.get(exercise.id) or NO_ANSWER)[:MAX_TEXT],
+            (s.texts.get(exercise.id) or NO_ANSWER)[:MAX_TEXT] if exercise.rubric else "",
+            s.label,
         )
         for s in submissions
         for exercise in s.exercises
-        for criterion in exercise.rubric
+        for criterion in (*exercise.rubric, Criterion(exercise.points, BY_HAND))
     ]
 
 
@@ -307,7 +319,8 @@ class _Places:
         for slot in slots:
             criterion = _key(slot.criterion)
             self.slots[criterion].append(slot)
-            self.loose[criterion, _student_key(slot.student)].append(slot)
+            for name in {_student_key(slot.student), _student_key(slot.label)} - {""}:
+                self.loose[criterion, name].append(slot)
         for row in rows:
             student = row.cells["student"]
             key = (_key(row.cells["criterion"]), _student_key(student))
@@ -335,8 +348,10 @@ class _Places:
 
 
 def _same_answer(row: Row, slot: Slot) -> bool:
-    """Whether the answer beside a mark is still the student's (no column of answers: yes)."""
-    return "answer" not in row.cells or _key(row.cells["answer"]) == _key(slot.answer)
+    """Whether the answer beside a mark is still the student's (yes, where none belongs to it)."""
+    if slot.criterion == BY_HAND or "answer" not in row.cells:
+        return True
+    return _key(row.cells["answer"]) == _key(slot.answer)
 
 
 def place(rows: Sequence[Row], slots: Sequence[Slot]) -> Marks:
@@ -396,8 +411,10 @@ def _one_of(rows: list[Row], slot: Slot) -> Row:
 
 def _identity(row: Row) -> tuple[str, str, str]:
     cells = row.cells
-    notebook = _key(cells.get("notebook", ""))
-    return _student_key(cells["student"]), _key(cells["criterion"]), notebook
+    criterion, notebook = _key(cells["criterion"]), _key(cells.get("notebook", ""))
+    if criterion == BY_HAND:  # which alone does not tell the exercise
+        criterion += min(_exercises(cells["exercise"]), default="")
+    return _student_key(cells["student"]), criterion, notebook
 
 
 def merge(sheet: Sheet, remembered: Sequence[Mapping[str, str]], slots: Sequence[Slot]) -> Marks:
@@ -484,17 +501,27 @@ def count(submissions: Iterable[Submission], marks: Marks) -> int:
     """Give the submissions their marks; returns how many wait for a second look."""
     flagged = 0
     by_place: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    by_hand: dict[tuple[str, str, str], float | None] = {}
     for slot, row in marks.rows.items():
-        by_place[slot.student, slot.notebook, slot.exercise].append(row)
+        place = (slot.student, slot.notebook, slot.exercise)
+        if slot.criterion == BY_HAND:
+            by_hand[place] = number_of(row.cells["points"])
+        else:
+            by_place[place].append(row)
     for s in submissions:
         for exercise in s.exercises:
-            rows = by_place.get((s.student, s.notebook, exercise.id), [])
+            place = (s.student, s.notebook, exercise.id)
+            rows = by_place.get(place, [])
             values = [v for row in rows if (v := number_of(row.cells["points"])) is not None]
             if any(CHANGED in row.cells.get("note", "") for row in rows):
                 flagged += 1
                 s.say(f"the written answer {exercise.id} changed after it was marked: look again")
             if exercise.rubric and len(values) == len(exercise.rubric):
                 s.results[exercise.id] = Result(sum(values), "read")
+            if (given := by_hand.get(place)) is not None:
+                result = s.results.get(exercise.id, Result(None, ""))
+                note = "the points were given by hand"
+                s.results[exercise.id] = replace(result, points=given, status="read", note=note)
     return flagged
 
 
@@ -502,6 +529,8 @@ def table(marks: Marks, slots: Sequence[Slot]) -> list[Cells]:
     """The rows of the sheet to write: every slot, then what has no place in this run."""
     rows = []
     for slot in slots:
+        if slot.criterion == BY_HAND and slot not in marks.rows:
+            continue
         typed = marks.rows[slot].cells if slot in marks.rows else {"points": ""}
         fixed = {**slot.cells, "max": f"{slot.maximum:g}", "answer": slot.answer}
         rows.append({**typed, **fixed, "points": number_text(typed["points"])})

@@ -192,6 +192,7 @@ def assign(roster: Roster, submissions: Iterable[Submission]) -> tuple[list[Subm
         found = roster.find(submission.who or submission.student, submission.number)
         if len(found) == 1:
             (student,) = found
+            submission.label = submission.student
             submission.student, submission.name = student.key, student.name
             submission.section = student.section
             by_student[student.key].append(submission)

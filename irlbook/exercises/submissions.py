@@ -72,6 +72,7 @@ class Submission:
         digest: changes when the code does.
         who, number: the name and the platform's number in the file's name, if they stand there.
         marked_late: the platform marked the file as late.
+        label: what the folder or the file called the student, where a roster has another name.
         name, section: of the roster.
         late, factor: how late it was, in words, and what that leaves of its points.
     """
@@ -89,6 +90,7 @@ class Submission:
     who: str = ""
     number: str = ""
     marked_late: bool = False
+    label: str = ""
     name: str = ""
     section: str = ""
     late: str = ""
@@ -193,6 +195,7 @@ def find_submissions(folder: Path | str) -> tuple[list[Submission], list[str]]:
     if not folder.is_dir():
         raise NotebookError(f"no folder {folder}: where are the submissions?")
     found: list[Submission] = []
+    others: list[str] = []  # files that are no notebooks
     ignored: list[str] = []
     for entry in sorted(folder.iterdir()):
         if entry.name in _LITTER:
@@ -210,9 +213,28 @@ def find_submissions(folder: Path | str) -> tuple[list[Submission], list[str]]:
         elif entry.is_symlink():
             found.append(Submission(entry.name, "", None, "a symbolic link: hand in the files"))
         else:
-            ignored.append(entry.name)
+            others.append(entry.name)
     found, replaced = _latest(found)
-    return found, ignored + replaced
+    alone, left = _without_notebook(others, found)
+    return found + alone, ignored + left + replaced
+
+
+def _without_notebook(
+    names: list[str], found: list[Submission]
+) -> tuple[list[Submission], list[str]]:
+    """A row for each student of a platform whose only files are no notebooks; the other names."""
+    served = {(s.who, s.number) for s in found}
+    rows: dict[tuple[str, str], Submission] = {}
+    left = []
+    for name in names:
+        own = _from_platform(Submission(name, "", None), name)
+        key = (own.who, own.number)
+        if own.number and key not in served:
+            row = rows.setdefault(key, own)
+            row.say(f"{name} is no notebook: hand in the .ipynb file")
+        else:
+            left.append(name)
+    return list(rows.values()), left
 
 
 def _of_student(folder: Path, ignored: list[str]) -> list[Submission]:

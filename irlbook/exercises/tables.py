@@ -5,11 +5,12 @@ No cell is a formula, and what a table held before stays beside it.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "Table",
     "csv_text",
     "decode_csv",
+    "naming",
     "read_csv",
     "safe_cell",
     "write_atomically",
@@ -80,6 +82,15 @@ def read_csv(path: Path, error: type[IrlbookError]) -> Table:
     return Table(rows[0], rows[1:], delimiter, encoding)
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the file system names this file: a full disk alone says nothing of it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def write_atomically(
     path: Path, text: str, encoding: str = "utf-8", *, durable: bool = True
 ) -> None:
@@ -88,17 +99,22 @@ def write_atomically(
     Args:
         durable: wait until it is on the disk (a page that is made anew at any time need not).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, text.encode(encoding, errors="replace"), durable)
+
+
+def _write(path: Path, raw: bytes, durable: bool = True) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding=encoding, errors="replace", newline="") as file:
-            file.write(text)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(raw)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_with_copy(path: Path, text: str, encoding: str = "utf-8") -> None:
@@ -117,7 +133,7 @@ def write_with_copy(path: Path, text: str, encoding: str = "utf-8") -> None:
         while copy.exists():
             number += 1
             copy = path.with_name(f"{path.name}.{stamp}-{number:03d}.bak")
-        copy.write_bytes(old)
+        _write(copy, old)
         copies = [p for p in path.parent.glob("*.bak") if p.name.startswith(f"{path.name}.")]
         for outdated in sorted(copies)[:-KEPT_COPIES]:
             outdated.unlink(missing_ok=True)
