@@ -8,10 +8,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from irlbook.authoring import course
+from irlbook.authoring import course, lessons
 from irlbook.authoring.notebooks import read
 from irlbook.authoring.repository import chapters
-from irlbook.exercises import get
+from irlbook.exercises import all_exercises, get
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
@@ -79,3 +79,36 @@ def test_the_minutes_of_the_module_are_those_of_the_cards():
                 get(f"{int(chapter):02d}.{n}").minutes for n in range(int(first), int(last) + 1)
             )
         assert total == int(minutes), text
+
+
+LESSONS = (ROOT / "docs" / "lessons.md").read_text(encoding="utf-8").split("\n## ")[1:]
+
+
+@pytest.mark.parametrize("text", LESSONS, ids=lambda text: text.split(" ")[0])
+def test_a_lesson_has_what_to_say_what_to_show_and_each_exercise(text):
+    number = int(text.split(" ")[0])
+    say = text.split("**To say first.**")[1].split("**Figures")[0]
+    assert say.count("\n* ") >= 4 and "\n* Figure" in text and "survey.** " in text
+    for exercise in all_exercises(f"{number:02d}") + all_exercises(f"{number:02d}L"):
+        (row,) = re.findall(rf"^\| {exercise.id.lstrip('0')} \| .*$", text, re.MULTILINE)
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+        assert cells[2:4] == [str(exercise.minutes), f"{exercise.points:g}"] and cells[6]
+
+
+def test_every_link_of_the_lessons_leads_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", "".join(LESSONS))
+    assert len(links) > 60 and all((ROOT / "docs" / link).exists() for link in links)
+
+
+def test_mistakes_are_those_that_the_check_names_else_the_planted_ones():
+    assert lessons.likely_mistakes(get("03.1"))[0] == "you took the hard maximum"
+    assert lessons.likely_mistakes(get("06.4"))[0] in get("06.4").wrong_answers
+    assert lessons.likely_mistakes(get("03.6")) == []
+
+
+def test_the_list_of_a_summary_is_taken_whole_and_its_links_hold():
+    summary = (
+        "Text.\n\n## Summary\n\n- one\n  two\n\n* [x](02_y.ipynb)\n\nAfter.\n\n## Next\n\n* no"
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(summary)])
+    assert lessons.five_minutes(book) == "* one\n  two\n* [x](../chapters/02_y.ipynb)"

@@ -15,7 +15,7 @@ __all__, __getattr__, __dir__ = front(
             "verdicts_hide_no_tolerance",
             "verdicts_say_what_they_measured",
         ],
-        "course": ["exercise_table", "figure_list", "needs_graph", "needs_table", "prerequisites"],
+        "course": ["exercise_table", "needs_graph", "needs_table", "prerequisites"],
         "environment": [
             "Finding",
             "check_kernel",
@@ -32,6 +32,7 @@ __all__, __getattr__, __dir__ = front(
         "fresh": ["Again", "Redrawn", "chapter_again", "redraw", "report_only", "write_table"],
         "fronts": ["definitions", "offers", "with_all", "with_front"],
         "glossary": ["Term", "problems", "read_glossary"],
+        "lessons": ["five_minutes", "lesson", "likely_mistakes", "survey_places"],
         "lint": [
             "begins_as_chapter",
             "executed_in_order",

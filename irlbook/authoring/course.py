@@ -1,4 +1,4 @@
-"""The generated parts of docs/teaching.md: what needs what, minutes and points, figures.
+"""The generated parts of docs/teaching.md (what needs what, minutes, points) and docs/lessons.md.
 
 A chapter says in its first cells what it needs. Chapters in the first sentence are needed; those in
 later sentences help. Run `python -m irlbook.authoring.course` after either changed.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from irlbook.authoring.figures import stored_figures
+from irlbook.authoring.lessons import lessons
 from irlbook.authoring.notebooks import read, title, write_atomically
 from irlbook.authoring.repository import chapters, find_root
 from irlbook.errors import MissingMarksError
@@ -21,7 +21,6 @@ from irlbook.exercises.model import all_exercises
 __all__ = [
     "PARTS",
     "exercise_table",
-    "figure_list",
     "main",
     "needs_graph",
     "needs_table",
@@ -131,45 +130,42 @@ def exercise_table(root: Path) -> str:
     return "\n".join(rows) + "\n"
 
 
-def figure_list(root: Path) -> str:
-    """The figures of each chapter by number, with their captions."""
-    lines = []
-    for path in chapters(root):
-        book = read(path)
-        if figures := list(stored_figures(book)):
-            lines += [f"**{_short(book)}**", ""]
-            lines += [f"- {figure.title}" for figure in figures] + [""]
-    return "\n".join(lines)
-
-
-PARTS = {"needs": needs_table, "minutes": exercise_table, "figures": figure_list}
+# page -> its generated parts
+PARTS = {
+    "teaching.md": {"needs": needs_table, "minutes": exercise_table},
+    "lessons.md": {"lessons": lessons},
+}
 
 
 def renewed(root: Path) -> dict[Path, str]:
-    """docs/teaching.md and its picture with their generated parts, those of them that are stale.
+    """The pages and the picture with their generated parts, those of them that are stale.
 
     Raises:
         MissingMarksError: a part has no place, or a chapter's needs cannot be read.
     """
-    text = old = (root / "docs" / "teaching.md").read_text(encoding="utf-8")
-    for name, make in PARTS.items():
-        place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        if not place.search(text):
-            raise MissingMarksError(f"docs/teaching.md has no <!-- {name} --> and <!-- /{name} -->")
-        part = make(root)
-        begin, end = place.search(text).span()  # type: ignore[union-attr]
-        text = f"{text[:begin]}<!-- {name} -->\n\n{part}\n<!-- /{name} -->{text[end:]}"
-    picture, graph = root / "docs" / "needs.svg", needs_graph(root)
-    drawn = picture.read_text(encoding="utf-8") if picture.exists() else ""
-    stale = {root / "docs" / "teaching.md": text} if text != old else {}
-    return {**stale, picture: graph} if graph != drawn else stale
+    new = {root / "docs" / "needs.svg": needs_graph(root)}
+    for page, parts in PARTS.items():
+        text = (root / "docs" / page).read_text(encoding="utf-8")
+        for name, make in parts.items():
+            place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+            found = place.search(text)
+            if found is None:
+                raise MissingMarksError(f"docs/{page} has no <!-- {name} --> and <!-- /{name} -->")
+            part = f"<!-- {name} -->\n\n{make(root)}\n<!-- /{name} -->"
+            text = text[: found.start()] + part + text[found.end() :]
+        new[root / "docs" / page] = text
+    return {
+        path: text
+        for path, text in new.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
 
 
 def main() -> None:
     """Renew the parts, or with `--check` fail when they are stale."""
     stale = renewed(find_root())
     if stale and "--check" in sys.argv:
-        sys.exit("docs/teaching.md is stale; run python -m irlbook.authoring.course")
+        sys.exit("docs/ is stale; run python -m irlbook.authoring.course")
     for path, text in stale.items():
         write_atomically(path, text)
         print(path.name, "renewed")
