@@ -362,6 +362,7 @@ def test_moodles_worksheet_is_filled_in_to_its_own_maximum(tmp_path):
     assert [row["Grade"] for row in rows] == ["11", "", ""] and "scaled by 2" in said
     assert rows[0]["Feedback comments"] == "5.5 of 11 points"
     assert rows[0]["Identifier"] == "Participant 501" and len(rows[0]) == 10
+    assert {row["Last modified (grade)"] for row in rows} == {"-"}  # as it came
 
 
 def test_no_cell_of_an_upload_is_a_formula(tmp_path):
@@ -412,7 +413,7 @@ def test_a_class_of_canvas_is_graded_from_download_to_upload(demo_chapter, tmp_p
     first = grade(folder, out, tmp_path / "pages", **options)
     assert first.unknown == ["stranger_9", "stub"]
     assert "left empty: 3 (nothing was handed in)" in str(first)
-    assert "left empty: 2 (needs manual)" in str(first)
+    assert "left empty: 2 (a written answer is unread)" in str(first)
     text = first.written_csv.read_text(encoding="utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(text)))
     for row in rows:

@@ -147,6 +147,8 @@ def safe_cell(value: Any) -> str:
     if isinstance(value, (int, float)):
         return f"{value:g}"
     text = str(value)
+    if text == "-":  # no formula, and what Moodle writes for nothing
+        return text
     return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
 

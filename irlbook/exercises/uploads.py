@@ -41,7 +41,9 @@ def grades_of(submissions: Iterable[Submission]) -> dict[str, Grade]:
         elif any(n > 1 for n in chapters.values()):
             grades[student] = Grade(None, "more than one notebook for a chapter")
         elif any(s.status != "graded" for s in graded):
-            grades[student] = Grade(None, next(s.status for s in graded if s.status != "graded"))
+            why = next(s.status for s in graded if s.status != "graded")
+            unread = "a written answer is unread"
+            grades[student] = Grade(None, unread if why == "needs manual" else why)
         else:
             grades[student] = Grade(sum(s.final for s in graded))
     return grades
