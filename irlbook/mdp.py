@@ -29,7 +29,7 @@ from irlbook.errors import (
     shown,
 )
 from irlbook.moves import ChosenMoves, split_moves
-from irlbook.tables import read_start, read_table
+from irlbook.tables import FORM, read_start, read_table
 
 __all__ = [
     "ROW_SUM_TOLERANCE",
@@ -121,11 +121,16 @@ class TabularMDP:
         inner = getattr(env, "unwrapped", env)
         table = getattr(inner, "P", None)
         first = getattr(inner, "initial_state_distrib", None)
+        if table is not None and first is None:
+            raise InvalidMDPError(
+                f"{shown(env)} has a table `P`, but no `initial_state_distrib`. Give it this "
+                "attribute: for each state the probability that an episode begins there."
+            )
         if table is None or first is None or isinstance(inner, type):
             raise InvalidMDPError(
                 f"{shown(env)} has no table `P` with `initial_state_distrib`. Only Gymnasium's "
                 "toy-text environments and irlbook's own have one: make one with gymnasium.make, "
-                "or give arrays to TabularMDP.create."
+                f"give yours both (P[s][a] lists {FORM}), or give arrays to TabularMDP.create."
             )
         n_states, n_actions, row, probability, successor, reward, ends = read_table(table)
         start = read_start(first, n_states)

@@ -23,6 +23,7 @@ from irlbook.errors import (
     NotFiniteError,
     ShapeError,
     UninformativeDataError,
+    shown,
 )
 
 __all__ = [
@@ -92,7 +93,17 @@ def published_table(rows: Iterable[PublishedResult]) -> None:
     """Show published results beside ours; the verdict stands under the name of the result.
 
     As text (in a terminal, and for nbval): paper, where, theirs, ours, verdict.
+
+    Raises:
+        ShapeError: a row is no `PublishedResult`.
     """
+    rows = list(rows)
+    for row in rows:
+        if not isinstance(row, PublishedResult):
+            raise ShapeError(
+                f"a row is {type(row).__name__}: {shown(row)}. Give stats.PublishedResult(paper, "
+                "where, theirs, ours, verdict)."
+            )
     names = [field.name for field in fields(PublishedResult)]
     texts = [[display.cell_text(getattr(row, name)) for name in names] for row in rows]
     plain = display.text_table(names, texts)

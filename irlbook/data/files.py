@@ -252,7 +252,10 @@ def _check_begin(path: Path, begins: bytes) -> None:
         if begins.startswith(start):
             raise InvalidDataError(f"{path} is {what}.")
     if path.name.removesuffix(".gz").endswith((".csv", ".tsv")) and begins[:1] not in b"{[":
-        raise InvalidDataError(f"{path} is a table of text. Save it as JSON lines or as parquet.")
+        raise InvalidDataError(
+            f"{path} is a table of text. Save it as JSON lines or as parquet; docs/your_own.md has "
+            "the three lines that do it."
+        )
     if begins.split(b"\n", 1)[0].strip() == b"{":
         raise InvalidDataError(
             f"{path} holds an object over several lines. Save JSON lines, one object a line, or an "

@@ -88,6 +88,8 @@ def preference_from(row: Any) -> tuple[str, Preference]:
     if isinstance(chosen, str) and isinstance(rejected, str):
         kind, prompt, better, worse = _texts(given, chosen, rejected)
     elif isinstance(chosen, list) and isinstance(rejected, list):
+        if given is None and len(chosen) == len(rejected) == 1 and row.get("messages"):
+            raise Rejected("the messages of a pair stand in the column prompt: rename messages")
         kind, prompt, better, worse = _conversations(given, chosen, rejected)
     else:
         raise Rejected("one of chosen and rejected is a text, the other a list of messages")

@@ -25,7 +25,7 @@ from irlbook.errors import (
     ShapeError,
     UnreachableFeaturesError,
 )
-from irlbook.mdp import TabularMDP, as_floats
+from irlbook.mdp import TabularMDP, Trajectories, as_floats
 from irlbook.planning import SolverReport
 
 __all__ = [
@@ -178,6 +178,11 @@ def check_expert(expert_features: Any, count: int) -> np.ndarray:
     """
     if expert_features is None:
         return np.zeros(count)
+    if isinstance(expert_features, Trajectories):
+        raise ShapeError(
+            "expert_features are trajectories; give what they see: trajectories"
+            ".feature_expectations(features, mdp.n_actions, mdp.discount)."
+        )
     expert = as_floats(expert_features, "expert_features")
     if expert.shape != (count,) or not np.isfinite(expert).all():
         raise ShapeError(

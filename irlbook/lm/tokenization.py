@@ -336,8 +336,8 @@ def _render(
     if not template:
         raise TokenizerError(
             "the tokenizer has no chat template, so messages cannot be written as text. Set "
-            "tokenizer.chat_template (irlbook.lm.tokenization.CHAT_TEMPLATE is a small one), or "
-            "pass the prompt as one text."
+            "tokenizer.chat_template (irlbook.lm.tokenization.CHAT_TEMPLATE is a small one) and "
+            "save the tokenizer into the model's folder, or give prompts that are one text."
         )
     if not messages or (generation and messages[-1]["role"] == "assistant"):
         raise TokenizerError(

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from irlbook.errors import InvalidHyperparameterError, RewardError
+from irlbook.errors import InvalidHyperparameterError, RewardError, shown
 
 __all__ = ["FileReward", "Reward", "call", "in_processes", "source_digest"]
 
@@ -52,7 +52,6 @@ def call(reward: Reward, prompts: list[Any], responses: list[str]) -> np.ndarray
                     f"the reward gave None{where if i < len(prompts) else ''}. It must give a "
                     "number for any text that a model may write; is there a branch without one?"
                 )
-        return np.asarray(given, dtype=np.float64)
     except RewardError:
         raise  # it was named where it happened
     except Exception as error:
@@ -60,6 +59,13 @@ def call(reward: Reward, prompts: list[Any], responses: list[str]) -> np.ndarray
         raise RewardError(
             f"the reward raised {type(error).__name__}: {error}; {where}. It must score any text "
             "that a model may write, also an empty one."
+        ) from error
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise RewardError(
+            f"the reward gave {shown(given)} for {len(responses)} responses, which are no numbers "
+            f"({error}). It gives one number a response: a list of floats, or an array."
         ) from error
 
 
