@@ -80,6 +80,14 @@ def test_every_room_has_its_floor_in_the_readme():
     assert listed == {room for room in rooms if not room.startswith("_")}
 
 
+def test_every_folder_without_a_floor_is_named_below_the_table():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    folders = {path.parent.name for path in (ROOT / "irlbook").glob("*/[!_]*")}
+    bare = folders - set(floors(readme)) - {"__pycache__"}
+    (sentence,) = re.findall(r"^Two folders hold data.+", readme, re.MULTILINE)
+    assert bare == set(re.findall(r"`(\w+)/`", sentence))
+
+
 def test_no_module_imports_from_a_floor_above_its_own():
     floor_of = floors((ROOT / "README.md").read_text(encoding="utf-8"))
     assert not upward_arrows(ROOT / "irlbook", {**floor_of, "_front": 0, "__main__": 6})

@@ -1,6 +1,8 @@
 """The rules of notebooks: every notebook of the book keeps them, and each rule bites."""
 
+import re
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,15 @@ def test_the_table_in_the_readme_is_fresh():
     if found is None:
         pytest.skip("the README holds no table yet")
     assert found.group(2) == chapter_table(chapters(ROOT)), "run: irlbook notebooks table"
+
+
+def test_the_contents_of_the_site_hold_each_chapter_once():
+    patterns = re.findall(
+        r"^chapters/\S+$", (ROOT / "index.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    for path in (ROOT / "chapters").glob("*.ipynb"):
+        held = [one for one in patterns if fnmatch(f"chapters/{path.stem}", one)]
+        assert len(held) == 1, f"{path.stem}: add its pattern to a part of index.md"
 
 
 # Planted faults -----------------------------------------------------------------------------------
