@@ -1,10 +1,11 @@
-"""A share of the attacks on batches, runs and files of tests/attack, small enough for every run."""
+"""A share of the attacks of tests/attack, small enough for every run."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -17,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent / "attack"))
 import batches
 import kills
 import malformed
+import wrong_answers
 
+from irlbook.exercises import get
 from irlbook.lm import architecture
 from irlbook.lm.trees import Tree
 
@@ -163,3 +166,43 @@ def test_a_drawn_case_is_the_same_every_time(good):
         for _ in range(2)
     ]
     assert names[0] == names[1] and len(set(names[0])) > 15
+
+
+# Wrong answers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("id", ["06.3", "09.4", "19.3"])
+def test_wrong_answers_are_caught_and_told_whatever_is_drawn(id):
+    for exercise in (get(id), wrong_answers.blind_exercise(get(id))):
+        result = wrong_answers.attack(exercise, wrong_answers.SEEDS[20:22])
+        assert result.failures == [] and result.seeds == 2
+        assert result.told == result.caught == result.runs == 2 * len(exercise.wrong_answers) > 4
+
+
+def test_an_answer_that_passes_or_hears_something_else_and_a_false_alarm_are_noticed():
+    deaf = replace(get("19.3"), check=lambda answer, rng: None)
+    result = wrong_answers.attack(deaf, [1])
+    assert result.caught == result.told == 0 and result.missed == list(deaf.wrong_answers)
+    other = replace(
+        get("19.3"), wrong_answers={"x": (get("19.3").wrong_answers["best single"][0], "zz")}
+    )
+    result = wrong_answers.attack(other, [1])
+    assert (result.caught, result.told, len(result.failures)) == (1, 0, 1)
+
+    def deaf_to_right(answer, rng):
+        raise wrong_answers.release.CheckFailed("all is right", "nothing is")
+
+    result = wrong_answers.attack(replace(other, check=deaf_to_right), [1])
+    assert result.false_alarms == 1 and "the reference, seed 1" in result.failures[0]
+
+
+def test_a_budget_that_is_used_ends_after_a_whole_seed_and_an_endless_answer_is_stopped():
+    result = wrong_answers.attack(get("19.3"), [1, 2], budget=0.0)
+    assert result.seeds == 1 and result.runs == result.answers
+
+    def endless(*arguments):
+        while True:
+            pass
+
+    with mock.patch.object(wrong_answers, "LIMIT", 0.2):
+        assert "ends within" in wrong_answers.heard(get("19.3"), endless, 1)

@@ -110,6 +110,7 @@ __all__, __getattr__, __dir__ = front(
             "find_root",
             "with_table",
         ],
+        "requirements": ["Demand", "demands", "rows"],
         "working_copy": ["Change", "renew", "summary"],
     },
 )

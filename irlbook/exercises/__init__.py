@@ -103,6 +103,7 @@ __all__, __getattr__, __dir__ = front(
             "problems",
             "reference",
             "reference_source",
+            "said_to",
             "stale",
             "stamp",
             "student_copy",

@@ -38,6 +38,7 @@ __all__ = [
     "reference",
     "reference_source",
     "release",
+    "said_to",
     "stale",
     "stamp",
     "student_copy",
@@ -299,6 +300,17 @@ def wrong_function(exercise: Exercise, name: str, code: NotebookCode) -> Callabl
     return load_function(code.pieces(exercise.reference), exercise.reference, code.flags)
 
 
+def said_to(exercise: Exercise, function: Callable[..., Any], seed: int) -> str | None:
+    """What the check says to an answer with a seed; None where it passes."""
+    try:
+        answer = local_answer(function, exercise.function, without=exercise.without)
+        run_check(exercise, answer, seed)
+    except CheckFailed as failed:
+        cause = f"\n  the check itself stumbled: {failed.__cause__!r}"
+        return str(failed) + (cause if failed.__cause__ is not None else "")
+    return None
+
+
 def problems(exercise: Exercise, code: NotebookCode, seeds: tuple[int, ...]) -> list[str]:
     """What is wrong with a code exercise: reference, stub and wrong answers on these seeds.
 
@@ -307,28 +319,19 @@ def problems(exercise: Exercise, code: NotebookCode, seeds: tuple[int, ...]) -> 
     found: list[str] = []
     seeds = seeds[:1] if exercise.seconds else seeds
 
-    def failure(function: Callable[..., Any], seed: int) -> str | None:
-        try:
-            answer = local_answer(function, exercise.function, without=exercise.without)
-            run_check(exercise, answer, seed)
-        except CheckFailed as failed:
-            cause = f"\n  the check itself stumbled: {failed.__cause__!r}"
-            return str(failed) + (cause if failed.__cause__ is not None else "")
-        return None
-
     try:
         right = reference(exercise, code)
     except Exception as error:
         return [f"{exercise.id}: the reference cannot be loaded: {error}"]
     for seed in seeds:
-        said = failure(right, seed)
+        said = said_to(exercise, right, seed)
         if said:
             found.append(f"{exercise.id}: the reference fails with seed {seed}:\n{said}")
 
     def stub(*args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
 
-    said = failure(stub, seeds[0])
+    said = said_to(exercise, stub, seeds[0])
     if said is None or "there is an answer" not in said:
         found.append(f"{exercise.id}: the stub passes")
     if len(exercise.wrong_answers) < MIN_WRONG_ANSWERS:
@@ -341,7 +344,7 @@ def problems(exercise: Exercise, code: NotebookCode, seeds: tuple[int, ...]) -> 
             found.append(f"{exercise.id}: wrong answer {name!r} cannot be loaded: {error}")
             continue
         for seed in seeds:
-            said = failure(wrong, seed)
+            said = said_to(exercise, wrong, seed)
             if said is None:
                 found.append(f"{exercise.id}: wrong answer {name!r} passes with seed {seed}")
             elif not re.search(pattern, said):

@@ -162,7 +162,8 @@ def check_visits(answer, rng):
     for s in np.flatnonzero(terminal):
         transitions[s, :, s] = 1.0  # like FrozenLake's holes: the table loops for ever
     ways_out = np.ix_(~terminal, np.arange(n_actions), terminal)
-    transitions[ways_out] *= 0.05  # episodes are long: the far end of the sum counts
+    inside = transitions[~terminal][:, :, ~terminal].sum(axis=2, keepdims=True)
+    transitions[ways_out] *= 0.05 * inside  # episodes are long: the far end of the sum counts
     transitions /= transitions.sum(axis=2, keepdims=True)
     policy = rng.dirichlet(np.ones(n_actions), size=n_states)
     start = np.where(terminal, 0.0, rng.uniform(0.5, 1.5, n_states))
@@ -416,6 +417,20 @@ def check_plan_in_place(answer, rng):
         and np.abs((reward + 0.95 * transitions @ got).max(axis=1) - got).max() <= 1e-3,
         property="it ends when no value changes by more than `tolerance`, not even one of many",
         hint="some states change while others do not: which of them decides when to stop?",
+    )
+    n = 8  # with new values at once a single sweep is enough, from one of the two ends
+    far, exact = np.arange(n), []
+    for order in (far, n - 1 - far):
+        transitions, reward = np.zeros((n, 1, n)), np.zeros((n, 1))
+        transitions[order[2:], 0, order[1:-1]] = 1.0
+        reward[order[1]] = 1.0
+        got = np.asarray(answer(transitions, reward, 0.9, 0.95), dtype=float)
+        want = np.where(far > 0, 0.9 ** (far - 1.0), 0.0)
+        exact.append(got.shape == (n,) and np.allclose(got[order], want))
+    expect(
+        any(exact),
+        property="a new value is used at once, by the states that come later in the same sweep",
+        hint="that is what `in place` means: which array does the right-hand side read?",
     )
 
 

@@ -165,6 +165,12 @@ def check_weighted_answer(answer, rng):
         hint="with which sum does your search for the largest begin?",
     )
     expect_equal(
+        answer([one, "", ""], [0.5, 0.25, 0.5]),
+        "",
+        property="an empty text is an answer, too",
+        hint="only None means that there is no answer: what does `if` make of an empty text?",
+    )
+    expect_equal(
         answer([None, None], [0.7, 0.1]),
         None,
         property="without any answer there is none to give",

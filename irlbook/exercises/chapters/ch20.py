@@ -422,13 +422,17 @@ def check_backup(answer, rng):
     for alternating in (True, False):
         for depth in (2 * int(rng.integers(2, 4)), 5):  # even and odd: root and leaf differ
             _check_one_backup(answer, rng, alternating, depth)
+    for alternating in (True, False):
+        _check_one_backup(answer, rng, alternating, 5, twice=True)
 
 
-def _check_one_backup(answer, rng, alternating, depth):
+def _check_one_backup(answer, rng, alternating, depth, twice=False):
     nodes, moves = 6, 4
     visits = rng.integers(0, 9, size=(nodes, moves)).astype(float)
     totals = rng.normal(size=(nodes, moves)) * visits
     path = [(int(s), int(rng.integers(moves))) for s in rng.permutation(nodes)[:depth]]
+    if twice:  # the play comes back to a state, and the same player moves as before
+        path[3] = path[1]
     value = float(rng.uniform(0.3, 1.0))
 
     def result(signs, counted=1):
@@ -475,8 +479,12 @@ def _check_one_backup(answer, rng, alternating, depth):
         got,
         result(right),
         what="visits and totals" if alternating else "visits and totals of one player",
-        property="the value of the leaf is added to all moves on the path, seen by who moves",
-        hint="the value is for the player to move AT THE LEAF; who made the last move?",
+        property="a move that stands twice on the path counts twice"
+        if twice
+        else "the value of the leaf is added to all moves on the path, seen by who moves",
+        hint="what does `array[states, moves] += 1` do where a pair occurs twice?"
+        if twice
+        else "the value is for the player to move AT THE LEAF; who made the last move?",
         mistakes=mistakes,
     )
 

@@ -318,6 +318,18 @@ def check_hold_out(answer, rng):
         hint="rng.permutation or rng.choice, without replacement, and no other source: the same "
         "seed gives the same split, and another seed another",
     )
+    often = ["often"] * 99 + [f"once {i}" for i in range(11)]
+    often = [often[i] for i in rng.permutation(len(often))]
+    drawn = 0  # by prompts 1 of 12, by pairs 9 of 10
+    for seed in seeds[:20]:
+        got = answer(list(often), 1 / 12, np.random.default_rng(seed))
+        held = as_array(got, (len(often),), hint="one truth value for each pair").astype(bool)
+        drawn += "often" in {p for p, h in zip(often, held, strict=True) if h}
+    expect(
+        drawn <= 10,
+        property="a prompt with many pairs is no likelier to be held out than another",
+        hint="draw from the different prompts: one with a hundred pairs is among them once",
+    )
     together = {pair for held in runs for pair in itertools.combinations(sorted(held), 2)}
     expect(  # 66 pairs of prompts; runs of four neighbours in a circle of twelve hold 36 of them
         len(together) > 40,

@@ -253,6 +253,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "one array": (Edit("return P, r", "return P"), "2 values|two arrays"),
     },
     "01.5": {
+        "not in place": (Edit("@ values).max()", "@ old).max()"), "used at once"),
         "the last state decides": (
             Edit("np.abs(values - old).max()", "np.abs(values - old)[-1]"),
             "reaches the other end|until the values stop changing",

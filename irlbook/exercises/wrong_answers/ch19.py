@@ -82,6 +82,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "given first",
         ),
+        "an empty text does not vote": (Edit("answer is None", "not answer"), "empty text"),
         "weight 0 is no vote": (
             Edit(
                 "return max(sums, key=sums.get) if sums else None",

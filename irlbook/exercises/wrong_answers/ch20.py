@@ -212,6 +212,22 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "wrong one",
         ),
+        "each pair once": (
+            Edit("reversed(path)", "reversed(list(dict.fromkeys(path)))"),
+            "stands twice",
+        ),
+        "all at once": (
+            (
+                "def backup(visits, totals, path, value, alternating):\n"
+                "    visits, totals = visits.copy(), totals.copy()\n"
+                "    states, moves = np.array(path).T\n"
+                "    away = np.arange(len(path), 0, -1)\n"
+                "    visits[states, moves] += 1\n"
+                "    totals[states, moves] += value * (-1.0) ** away if alternating else value\n"
+                "    return visits, totals"
+            ),
+            "stands twice",
+        ),
         "no sign": (Edit(_FLIP, "pass"), "never changes"),
         "sign after the move": (
             (

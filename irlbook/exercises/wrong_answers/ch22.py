@@ -152,6 +152,16 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("round(share * len(different))", "math.ceil(share * len(different))"),
             "share is one of the prompts",
         ),
+        "the prompts of drawn pairs": (
+            Edit(
+                "held = {different[i] for i in rng.permutation(len(different))[:n]}",
+                "held = set()\n"
+                "    for i in rng.permutation(len(prompts)):\n"
+                "        if len(held) < n:\n"
+                "            held.add(prompts[i])",
+            ),
+            "no likelier",
+        ),
         "a run of neighbours": (
             Edit(
                 "held = {different[i] for i in rng.permutation(len(different))[:n]}",

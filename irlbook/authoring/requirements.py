@@ -1,0 +1,163 @@
+"""docs/wrong_answers.csv: what each check demands, and which wrong answer breaks what.
+
+A check states each demand as `property="..."`, and names the mistakes that it recognises. A wrong
+answer says by a regular expression what it must be told. Here they are brought together by their
+texts, without running anything; the tests run the answers, and see that they hear what is listed.
+Run `python -m irlbook.authoring.requirements` after a card, a check or a wrong answer changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import inspect
+import io
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irlbook.authoring.notebooks import write_atomically
+from irlbook.authoring.repository import find_root
+from irlbook.exercises.model import Exercise, all_exercises
+
+__all__ = ["Demand", "HEAD", "PAGE", "demands", "main", "renewed", "rows"]
+
+PAGE = Path("docs") / "wrong_answers.csv"
+HEAD = ("exercise", "title", "what must hold", "wrong answer", "what the message says besides")
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a check says must hold, and the mistakes that it recognises where that fails."""
+
+    text: str
+    mistakes: tuple[str, ...] = ()
+    besides: tuple[str, ...] = ()  # what the call says besides: its hint, a detail
+
+
+def _functions(check: Callable[..., Any]) -> Iterator[ast.AST]:
+    """The source of a check and of the functions of its module that it calls, each once."""
+    waiting, seen = [check], {check}
+    while waiting:
+        function = waiting.pop(0)
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        yield tree
+        for node in ast.walk(tree):
+            other = function.__globals__.get(node.id) if isinstance(node, ast.Name) else None
+            if (
+                inspect.isfunction(other)
+                and other not in seen
+                and other.__module__.startswith("irlbook.exercises.chapters.")
+            ):
+                seen.add(other)
+                waiting.append(other)
+
+
+def _texts(node: ast.AST | None) -> list[str]:
+    """The texts that an expression can be; a part that is computed is written as "…"."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [node.value]
+    if isinstance(node, ast.IfExp):
+        return _texts(node.body) + _texts(node.orelse)
+    if isinstance(node, ast.JoinedStr):
+        parts = [_texts(part) or ["…"] for part in node.values]
+        return ["".join(part[0] for part in parts)]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        ends = (_texts(node.left) or ["…"], _texts(node.right) or ["…"])
+        return [a + b for a in ends[0] for b in ends[1]]
+    return []
+
+
+def _keys(tree: ast.AST) -> list[str]:
+    """The texts that are keys of dicts in a piece of code, or set as such."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            found += [text for key in node.keys for text in _texts(key)]
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Subscript):
+                    found += _texts(target.slice)
+    return [text for text in found if " " in text]
+
+
+def _words(tree: ast.AST) -> list[str]:
+    """All texts of several words in a piece of code."""
+    return [text for node in ast.walk(tree) for text in _texts(node) if " " in text]
+
+
+def demands(check: Callable[..., Any]) -> list[Demand]:
+    """What a check demands, in the order of its source, each text once."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for tree in _functions(check):
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        for call in sorted(calls, key=lambda c: (c.lineno, c.col_offset)):
+            given = {keyword.arg: keyword.value for keyword in call.keywords}
+            name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+            stated = _texts(given.get("property"))
+            if name in ("fail", "CheckFailed") and call.args:
+                stated += _texts(call.args[0])
+            told = given.get("mistakes")
+            keys = [] if told is None else _keys(tree if isinstance(told, ast.Name) else told)
+            for text in stated:
+                mistakes, besides = found.setdefault(text, ([], []))
+                mistakes += keys
+                besides += [word for word in _words(call) if word not in (text, *keys)]
+    return [Demand(text, tuple(m), tuple(b)) for text, (m, b) in found.items()]
+
+
+def rows(exercise: Exercise) -> list[tuple[str, ...]]:
+    """The list of one exercise: each wrong answer with each demand that it may be told.
+
+    Where the message is put together elsewhere in the check, its words stand alone, without a
+    demand; where they come from outside (an error of the answer's own, a shape), it is the pattern.
+    """
+    if exercise.check is None:
+        return []
+    stated, found = demands(exercise.check), []
+    elsewhere = [("", text) for tree in _functions(exercise.check) for text in _words(tree)]
+    words = [(demand.text, text) for demand in stated for text in demand.besides] + elsewhere
+    for name, (_, pattern) in exercise.wrong_answers.items():
+        own = []
+        for demand in stated:
+            seen = [m for m in demand.mistakes if re.search(pattern, f"it looks as if {m}")]
+            if seen or re.search(pattern, f"  fails: {demand.text}"):
+                own.append((demand.text, name, f"it looks as if {seen[0]}" if seen else ""))
+        if not own:
+            told = next((both for both in words if re.search(pattern, both[1])), ("", pattern))
+            own = [(told[0], name, told[1])]
+        found += own
+    used = {row[0] for row in found}
+    found += [(demand.text, "", "") for demand in stated if demand.text not in used]
+    place = {demand.text: number for number, demand in enumerate(stated)}
+    found.sort(key=lambda row: place.get(row[0], len(place)))
+    return [(exercise.id, exercise.title, *row) for row in found]
+
+
+def renewed() -> str:
+    """The list of the whole book as it should be."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEAD)
+    for exercise in all_exercises():
+        if exercise.chapter < "90":  # the demonstration chapters of the tests come after the book
+            writer.writerows(rows(exercise))
+    return text.getvalue()
+
+
+def main() -> int:
+    """Write the list where it is not up to date."""
+    path = find_root() / PAGE
+    text = renewed()
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_atomically(path, text)
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""docs/wrong_answers.csv says what the checks demand and which wrong answer breaks what."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+from irlbook.authoring import requirements
+from irlbook.exercises import all_exercises, get
+from irlbook.exercises.expect import expect, expect_close, fail
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_list_is_up_to_date_and_names_every_wrong_answer():
+    text = (ROOT / requirements.PAGE).read_text(encoding="utf-8")
+    assert text == requirements.renewed(), "run python -m irlbook.authoring.requirements"
+    head, *rows = csv.reader(text.splitlines())
+    assert tuple(head) == requirements.HEAD
+    planted = {
+        (e.id, name) for e in all_exercises() if e.chapter < "90" for name in e.wrong_answers
+    }
+    assert {(row[0], row[3]) for row in rows if row[3]} == planted
+
+
+def _check(answer, rng):
+    mistakes = {"it is twice too large": 2.0}
+    mistakes["the sign is wrong"] = -1.0
+    for odd in (True, False):
+        expect_close(
+            answer(),
+            1.0,
+            property="it is one" if odd else f"it is {rng} again",
+            hint="count to one",
+            mistakes=mistakes,
+        )
+    if answer() > 3:
+        fail("it is small", "look at it")
+    expect(True, property="nobody breaks this", hint="...", detail="it has many legs")
+
+
+def test_each_demand_stands_with_the_answers_that_break_it():
+    texts = [demand.text for demand in requirements.demands(_check)]
+    assert texts == ["it is one", "it is … again", "it is small", "nobody breaks this"]
+    wrong = {
+        "negative": ("", "sign is wrong"),
+        "ten": ("", "is small"),
+        "spider": ("", "many legs"),
+        "no number": ("", "shape"),
+    }
+    exercise = replace(get("19.3"), check=_check, wrong_answers=wrong)
+    assert [row[2:] for row in requirements.rows(exercise)] == [
+        ("it is one", "negative", "it looks as if the sign is wrong"),
+        ("it is … again", "negative", "it looks as if the sign is wrong"),
+        ("it is small", "ten", ""),
+        ("nobody breaks this", "spider", "it has many legs"),
+        ("", "no number", "shape"),
+    ]
+    exercise = replace(exercise, wrong_answers={"ten": ("", "is small")})
+    assert ("nobody breaks this", "", "") in [row[2:] for row in requirements.rows(exercise)]
