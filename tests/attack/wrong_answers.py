@@ -62,8 +62,8 @@ class Result:
     missed: list[str] = field(default_factory=list)  # answers that passed at least once
 
 
-class TooSlowError(Exception):
-    """An answer ran into the limit."""
+class TooSlowError(KeyboardInterrupt):
+    """An answer ran into the limit; what an answer raises itself is told to it, and this is not."""
 
 
 @contextmanager
