@@ -47,6 +47,7 @@ include_patterns = [
     "exercises/*.ipynb",
     "solutions/*.ipynb",
     "CONTRIBUTING.md",
+    "CHANGELOG.md",
     "benchmarks/README.md",
 ]
 nb_execution_mode = "off"
