@@ -90,6 +90,12 @@ def test_reward_models_read_the_last_token_of_each_response_alone(name):
     assert torch.allclose(pooled[0], own, atol=1e-5)
 
 
+def test_a_decoder_that_transformers_does_not_name_is_found():
+    model = build("Llama", "ForSequenceClassification", num_labels=1, pad_token_id=0)
+    with mock.patch.object(type(model), "get_decoder", lambda self: None):  # transformers 4.56
+        assert architecture.decoder_of(model) is model.model
+
+
 @pytest.mark.parametrize("name", ["Llama", "Mistral", "Lfm2"])
 def test_an_adapter_changes_nothing_about_it(name):
     model = add_lora(build(name), rank=2)

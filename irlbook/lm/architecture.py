@@ -94,6 +94,8 @@ def decoder_of(model: Any) -> Any:
         UnsupportedModelError: it has none that can be told.
     """
     decoder = model.get_decoder()
+    if decoder is None and model.base_model is not model:  # transformers before 4.57 finds no Llama's
+        decoder = model.base_model
     if hasattr(decoder, "lm_head"):  # some models name themselves
         decoder = decoder.base_model
     if decoder is None or hasattr(decoder, "lm_head"):
