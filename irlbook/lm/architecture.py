@@ -94,7 +94,7 @@ def decoder_of(model: Any) -> Any:
         UnsupportedModelError: it has none that can be told.
     """
     decoder = model.get_decoder()
-    if decoder is None and model.base_model is not model:  # transformers before 4.57 finds no Llama's
+    if decoder is None and model.base_model is not model:  # transformers 4.56: a Llama names none
         decoder = model.base_model
     if hasattr(decoder, "lm_head"):  # some models name themselves
         decoder = decoder.base_model
