@@ -366,3 +366,9 @@ def test_a_file_of_outputs_gives_its_counts(tmp_path):
 def test_outputs_that_are_no_pairs_are_refused(outputs):
     with pytest.raises(errors.InvalidDataError, match="outputs of base have shape"):
         rates.jailbroken("base", outputs)
+
+
+def test_a_single_item_has_no_utility_to_be_fitted():
+    for fit in (hc.fit_normal_utilities, hc.fit_categorical_utilities):
+        with pytest.raises(errors.UninformativeDataError, match="a single item"):
+            fit([[0.5]])

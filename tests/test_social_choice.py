@@ -177,3 +177,11 @@ def test_bad_input_of_a_game_is_named():
         sc.psi_policy(CIRCLE, np.log([0.2, 0.3, 0.5]), 0.0)
     with pytest.raises(errors.InvalidHyperparameterError):
         sc.regularised_nash(CIRCLE, np.log([0.2, 0.3, 0.5]), 0.0)
+
+
+def test_where_nobody_has_a_wish_the_reference_stays():
+    _, logs = world(0)
+    for kind in ("average", "maxmin"):
+        found = sc.welfare_policy(np.full((3, 12), 2.0), logs, 0.3, kind)
+        np.testing.assert_allclose(found.policy, np.exp(logs), atol=1e-9)
+        assert found.welfare == pytest.approx(2.0) and abs(found.gap) < 1e-9

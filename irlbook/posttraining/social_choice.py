@@ -144,7 +144,7 @@ def _maxmin(u, logs, beta):
         return optimum, u @ policy
 
     start = np.full(len(u), 1 / len(u))
-    scale = np.ptp(u)
+    scale = np.ptp(u) or 1.0  # where nobody has a wish, the reference stays
     found = minimize(
         lambda w: tuple(x / scale for x in dual(w)),
         start,

@@ -23,6 +23,7 @@ from irlbook.errors import (
     NotConvergedError,
     NotStochasticError,
     ShapeError,
+    UninformativeDataError,
 )
 from irlbook.mdp import as_floats
 from irlbook.preferences.bradley_terry import fit_bradley_terry
@@ -192,6 +193,14 @@ def normal_preferences(mean: Any, std: Any) -> np.ndarray:
     return ndtr((m[:, None] - m[None, :]) / np.hypot(s[:, None], s[None, :]))
 
 
+def _pair_weights(preferences: np.ndarray) -> np.ndarray:
+    """(M, M) p_ij / (M (M - 1)), with zeros on the diagonal: an item is not asked about itself."""
+    n = len(preferences)
+    if n < 2:
+        raise UninformativeDataError("a single item is preferred to nothing; compare two or more.")
+    return np.where(np.eye(n, dtype=bool), 0.0, preferences) / (n * (n - 1))
+
+
 def normal_loss(parameters: np.ndarray, preferences: np.ndarray) -> tuple[float, np.ndarray]:
     """Cross-entropy of preferences under the normal model, and its gradient (2 M,).
 
@@ -202,8 +211,7 @@ def normal_loss(parameters: np.ndarray, preferences: np.ndarray) -> tuple[float,
     m, variance = parameters[:n], np.exp(2 * parameters[n:])
     total = variance[:, None] + variance[None, :]
     z = (m[:, None] - m[None, :]) / np.sqrt(total)
-    off = ~np.eye(n, dtype=bool)
-    weight = np.where(off, p, 0.0) / (n * (n - 1))
+    weight = _pair_weights(p)
     log_p = log_ndtr(z)
     # d log Phi(z) / dz = density / Phi, from logarithms: it does not overflow
     slope = -weight * np.exp(-(z**2) / 2 - np.log(2 * np.pi) / 2 - log_p)
@@ -224,6 +232,9 @@ def fit_normal_utilities(preferences: Any, l2: float = 1e-3) -> tuple[np.ndarray
     Args:
         preferences: (M, M). l2: penalty on all parameters, which keeps them finite where choices
             are certain.
+
+    Raises:
+        UninformativeDataError: a single item. NotConvergedError: the fit stopped early.
     """
     p = check_preferences(preferences)
     n = len(p)
@@ -267,7 +278,7 @@ def categorical_loss(
     q = softmax(logits.reshape(n, n_levels), axis=1)
     higher = _higher(n_levels)
     model = q @ higher @ q.T
-    weight = np.where(np.eye(n, dtype=bool), 0.0, preferences) / (n * (n - 1))
+    weight = _pair_weights(preferences)
     slope = -weight / np.maximum(model, 1e-300)
     d_q = slope @ q @ higher.T + slope.T @ q @ higher
     d_logits = q * (d_q - (q * d_q).sum(axis=1, keepdims=True))
@@ -281,6 +292,10 @@ def fit_categorical_utilities(preferences: Any, n_levels: int = 10, l2: float = 
 
     Args:
         preferences: (M, M). n_levels: B. l2: penalty on the logits.
+
+    Raises:
+        UninformativeDataError: a single item. InvalidHyperparameterError: fewer than two levels.
+        NotConvergedError: the fit stopped early.
     """
     p = check_preferences(preferences)
     if n_levels < 2:
