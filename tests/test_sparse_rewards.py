@@ -112,7 +112,7 @@ def test_count_bonus_falls_with_the_root_of_the_visits():
 
 
 def test_prediction_error_by_hand_and_its_floor():
-    bonus = exploration.PredictionError(2, 1, 1.0, prior=1.0)
+    bonus = exploration.PredictionError(2, 1, 1.0)  # a belief worth one visit
     assert bonus(0, 0, 1) == pytest.approx(0.5 * (0.25 + 0.25))
     shares = np.array([0.5, 1.5]) / 2
     assert bonus(0, 0, 0) == pytest.approx(0.5 * ((1 - shares[0]) ** 2 + shares[1] ** 2))
