@@ -138,7 +138,7 @@ def test_schedules_are_told_the_visits_of_the_pair_and_the_episode(learn):
     assert found.q[:, 0].tolist() == [0.75, -1.0]  # its distance from 1 is halved each time
     assert found.visits[:, 0].tolist() == [3, 0]
     assert found.returns.tolist() == [1.0] * 3 and found.lengths.tolist() == [1] * 3
-    assert found.terminated.all()
+    assert found.terminated.all() and found.terminated.dtype == bool
 
 
 def test_only_the_first_episode_is_seeded():
