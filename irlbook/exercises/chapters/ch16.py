@@ -268,7 +268,8 @@ register(
 def check_labels_paid(answer, rng):
     rounds, batch = 14, int(rng.integers(5, 12))
     labels = batch * np.arange(1, rounds + 1)
-    apart = int(rng.integers(30, 60))
+    # no number of whole rounds, so that no two of the mistakes below cost the same
+    apart = batch * int(rng.integers(4, 8)) + int(rng.integers(1, batch))
     kept = np.full(rounds, 0.7)
     kept[1], kept[3], kept[5:7], kept[9:13] = 0.9, 0.9, 0.9, 0.9  # flashes, two rounds, then more
     bought = np.full(rounds, 0.95)
