@@ -237,13 +237,22 @@ register(
 # --- 17.4 ---------------------------------------------------------------------------------------
 
 
-def check_maxmin(answer, rng):
+def _two_groups(rng):
+    """Utilities (2, R), log-reference and price, for two groups."""
     n = int(rng.integers(6, 10))
     logs = np.log(rng.dirichlet(np.full(n, 3.0)))
     base, slant = rng.normal(size=(2, n))
     u = np.stack([base + slant, base - slant])
-    u = u - (u @ np.exp(logs))[:, None]
-    beta = float(rng.uniform(0.25, 0.5))
+    return u - (u @ np.exp(logs))[:, None], logs, float(rng.uniform(0.25, 0.5))
+
+
+def check_maxmin(answer, rng):
+    while True:  # until each group is better off where it alone counts: both have to count
+        u, logs, beta = _two_groups(rng)
+        alone = [np.exp(logs + one / beta) @ (one - other) for one, other in (u, u[::-1])]
+        if min(alone) > 0.1:
+            break
+    n = len(logs)
 
     def tilt(w, reference=logs, price=beta):
         scores = reference + w @ u / price
