@@ -1,8 +1,8 @@
-"""Wrong answers to 28 exercises, written from the tasks' text alone, before looking at the checks.
+"""Wrong answers to 28 exercises, written from the tasks' text before looking at the checks.
 
 The exercises were drawn: one of each chapter from 1 to 22 and six more, by
 `np.random.default_rng(20261130)`. Each answer keeps all that the task demands but one thing, which
-stands first: {exercise: {name: (what it breaks, an edit of the reference or whole source)}}.
+stands first: {exercise: {name: (what it breaks, an edit of the solution or whole source)}}.
 """
 
 from irlbook.exercises.model import Edit

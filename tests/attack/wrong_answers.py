@@ -6,8 +6,8 @@ Each check draws its cases. The tests of the book try three seeds; here each wro
 book (irlbook/exercises/wrong_answers) runs with SEEDS that they do not use. It is *caught* when the
 check fails, and *told* when the failure's message is the one that this mistake must be told. The
 references run with the same seeds: one that fails is a false alarm. `--blind` runs the answers of
-blind.py instead, which were written from the tasks' text alone, before anybody looked at the
-checks; what they must be told was not written down, so they can only be caught.
+blind.py instead, which were written from the tasks' text before anybody looked at the checks; what
+they must be told was not written down, so they can only be caught.
 
 An exercise that trains takes long. Once it has used `--seconds` of a core no further seed begins,
 and the table says with how many it was tried. `--out` keeps each exercise as soon as it is done,
