@@ -58,6 +58,8 @@ def test_the_tree_holds_every_response_once(n_tokens, max_length):
     got = [response(lm, s) for s in lm.responses]
     assert len(got) == len(set(got)) and set(got) == set(all_responses(n_tokens, max_length))
     assert lm.lengths[0] == 0 and (np.diff(lm.lengths) >= 0).all()  # breadth first
+    behind = np.arange(max_length) >= lm.lengths[:, None]
+    assert (lm.prefixes[behind] == -1).all() and (lm.prefixes[~behind] >= 0).all()
     for state in range(lm.n_states):
         for token, child in enumerate(lm.children[state]):
             if child >= 0:

@@ -347,3 +347,4 @@ def test_a_real_model_written_down():
     seen = np.bincount(lm.response_numbers(drawn.responses), minlength=len(exact)) / 4000
     assert np.abs(seen - np.exp(exact)).max() < 0.03
     assert enumerate_model(model, [0], 1).tokens == ("0", "1", "2", "3")
+    assert lm.tokens == ("a", "b", "c", ".")
