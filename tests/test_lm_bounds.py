@@ -175,6 +175,7 @@ def test_plain_rows_are_tried_once_and_within_the_context():
 def test_a_model_without_a_part_before_its_head_is_named():
     for decoder in (None, SimpleNamespace(lm_head=1, base_model=SimpleNamespace(lm_head=1))):
         model = SimpleNamespace(get_decoder=lambda decoder=decoder: decoder)
+        model.base_model = model
         with pytest.raises(UnsupportedModelError, match="SimpleNamespace does not say which part"):
             architecture.decoder_of(model)
     inner = SimpleNamespace(get_base_model=lambda: nn.Linear(1, 1))
