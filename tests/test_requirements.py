@@ -59,3 +59,38 @@ def test_each_demand_stands_with_the_answers_that_break_it():
     ]
     exercise = replace(exercise, wrong_answers={"ten": ("", "is small")})
     assert ("nobody breaks this", "", "") in [row[2:] for row in requirements.rows(exercise)]
+
+
+def _check_with_names(answer, rng):
+    cases = {"low": ("few", 1.0), "high": ("many of them", 9.0)}
+    for kind, (size, value) in cases.items():
+        expect_close(answer(kind), value, property=f"it is right for {size}", hint="...")
+    for name in ("tea", "milk"):
+        expect(answer(name), property=f"{name} is no number", hint="...")
+    wrong = {"you counted twice": 2.0}
+    seen = next((mistake for mistake, one in wrong.items() if one == answer()), None)
+    if seen:
+        detail = f"it looks as if {seen}"
+    else:
+        detail = "step 3 differs"
+    expect(answer() == 1.0, property="it counts once", hint="...", detail=detail)
+
+
+def test_a_name_in_a_message_stands_for_what_it_is_set_to():
+    texts = [demand.text for demand in requirements.demands(_check_with_names)]
+    sizes = ["it is right for few", "it is right for many of them"]
+    assert texts == [*sizes, "tea is no number", "milk is no number", "it counts once"]
+    wrong = {
+        "small": ("", "for few"),
+        "twice": ("", "counted twice"),
+        "late": ("", "step 3 differs"),
+    }
+    exercise = replace(get("19.3"), check=_check_with_names, wrong_answers=wrong)
+    assert [row[2:] for row in requirements.rows(exercise)] == [
+        (sizes[0], "small", ""),
+        (sizes[1], "", ""),
+        ("tea is no number", "", ""),
+        ("milk is no number", "", ""),
+        ("it counts once", "twice", "it looks as if you counted twice"),
+        ("it counts once", "late", "step 3 differs"),
+    ]

@@ -12,6 +12,7 @@ import ast
 import csv
 import inspect
 import io
+import itertools
 import re
 import sys
 import textwrap
@@ -27,6 +28,7 @@ from irlbook.exercises.model import Exercise, all_exercises
 __all__ = ["Demand", "HEAD", "PAGE", "demands", "main", "renewed", "rows"]
 
 PAGE = Path("docs") / "wrong_answers.csv"
+_Names = dict[str, list[ast.AST]]  # what a name is set to, as expressions
 HEAD = ("exercise", "title", "what must hold", "wrong answer", "what the message says besides")
 
 
@@ -57,17 +59,70 @@ def _functions(check: Callable[..., Any]) -> Iterator[ast.AST]:
                 waiting.append(other)
 
 
-def _texts(node: ast.AST | None) -> list[str]:
-    """The texts that an expression can be; a part that is computed is written as "…"."""
+def _elements(node: ast.AST, names: _Names) -> list[ast.AST]:
+    """The expressions that a loop over an expression goes through, where they are written out."""
+    if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+        return list(node.elts)
+    if isinstance(node, ast.Dict):
+        return [key for key in node.keys if key is not None]
+    if isinstance(node, ast.Name):
+        return [e for value in names.get(node.id, []) for e in _elements(value, {})]
+    function = getattr(node, "func", None)
+    if isinstance(function, ast.Attribute) and function.attr == "items":
+        owner = function.value
+        dicts = names.get(owner.id, []) if isinstance(owner, ast.Name) else [owner]
+        return [
+            ast.Tuple([key, value], ast.Load())
+            for each in dicts
+            if isinstance(each, ast.Dict)
+            for key, value in zip(each.keys, each.values, strict=True)
+            if key is not None
+        ]
+    return []
+
+
+def _bind(target: ast.AST, value: ast.AST, names: _Names) -> None:
+    """Note what the names of a target are when it is given a value."""
+    if isinstance(target, ast.Name):
+        names.setdefault(target.id, []).append(value)
+    elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        for part, inner in zip(target.elts, value.elts, strict=False):
+            _bind(part, inner, names)
+
+
+def _names(tree: ast.AST) -> _Names:
+    """What each name of a piece of code is set to; inner scopes are not told apart."""
+    names: _Names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                _bind(target, node.value, names)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.For, ast.comprehension)):
+            for element in _elements(node.iter, names):
+                _bind(node.target, element, names)
+    return names
+
+
+def _texts(node: ast.AST | None, names: _Names | None = None) -> list[str]:
+    """The texts that an expression can be; a part that is computed is written as "…".
+
+    A name is the texts that it is set to, where `names` says them.
+    """
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return [node.value]
+    if isinstance(node, ast.Name) and names:
+        rest = {name: values for name, values in names.items() if name != node.id}
+        return [text for value in names.get(node.id, []) for text in _texts(value, rest)]
+    if isinstance(node, ast.FormattedValue):
+        return _texts(node.value, names)
     if isinstance(node, ast.IfExp):
-        return _texts(node.body) + _texts(node.orelse)
+        return _texts(node.body, names) + _texts(node.orelse, names)
     if isinstance(node, ast.JoinedStr):
-        parts = [_texts(part) or ["…"] for part in node.values]
-        return ["".join(part[0] for part in parts)]
+        parts = [list(dict.fromkeys(_texts(part, names))) or ["…"] for part in node.values]
+        return ["".join(chosen) for chosen in itertools.product(*parts)]
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        ends = (_texts(node.left) or ["…"], _texts(node.right) or ["…"])
+        ends = (_texts(node.left, names) or ["…"], _texts(node.right, names) or ["…"])
         return [a + b for a in ends[0] for b in ends[1]]
     return []
 
@@ -95,18 +150,21 @@ def demands(check: Callable[..., Any]) -> list[Demand]:
     found: dict[str, tuple[list[str], list[str]]] = {}
     for tree in _functions(check):
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        names = _names(tree)
         for call in sorted(calls, key=lambda c: (c.lineno, c.col_offset)):
             given = {keyword.arg: keyword.value for keyword in call.keywords}
             name = getattr(call.func, "id", getattr(call.func, "attr", ""))
-            stated = _texts(given.get("property"))
+            stated = _texts(given.get("property"), names)
             if name in ("fail", "CheckFailed") and call.args:
-                stated += _texts(call.args[0])
-            told = given.get("mistakes")
+                stated += _texts(call.args[0], names)
+            told, seen = given.get("mistakes"), _texts(given.get("detail"), names)
             keys = [] if told is None else _keys(tree if isinstance(told, ast.Name) else told)
+            if "it looks as if …" in seen:  # the check compares with the mistakes itself
+                keys += _keys(tree)
             for text in stated:
                 mistakes, besides = found.setdefault(text, ([], []))
                 mistakes += keys
-                besides += [word for word in _words(call) if word not in (text, *keys)]
+                besides += [word for word in [*_words(call), *seen] if word not in (text, *keys)]
     return [Demand(text, tuple(m), tuple(b)) for text, (m, b) in found.items()]
 
 
