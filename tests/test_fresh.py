@@ -1,6 +1,7 @@
 """The claims of a chapter on other seeds: which are drawn again, and what is said of each."""
 
 import csv
+import importlib
 import os
 import subprocess
 import sys
@@ -35,7 +36,9 @@ def test_claims_are_drawn_again_and_held_against_the_text(tmp_path, call):
     path = save(notebook(CELLS, CONCLUDE), tmp_path / "01_a.ipynb")
     code, printed, errors = call("run", path, "--fresh", 2, "--out", tmp_path / "out")
     assert code == 0, errors
-    assert "3 claims drawn again, 1 from files; of 6 tests:" in printed
+    assert (
+        "3 claims drawn again, 1 from files; of 6 tests:" in printed and "own files" not in printed
+    )
     assert "2 against; 2 verdicts did not hold; 2 cells failed" in printed
     assert "draw 2: this does not hold here: one is two" in printed
     assert (
@@ -81,14 +84,62 @@ def test_stored_runs_are_made_again_in_a_folder(tmp_path, call, monkeypatch):
     given = ("--fresh", 1, "--remade", tmp_path / "runs", "--out", tmp_path / "out")
     code, printed, errors = call("run", path, *given)
     assert code == 0, errors
-    assert "2 claims drawn again, 0 from files" in printed and "failed" not in printed
+    assert "2 claims, one draw: those of files are not told apart" in printed
+    assert "failed" not in printed
     with (tmp_path / "out" / "01_a.fresh.csv").open(newline="") as file:
-        found = {row["claim"]: float(row["effect 1"]) for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    assert [row["drawn again"] for row in rows] == ["not known"] * 2
+    found = {row["claim"]: float(row["effect 1"]) for row in rows}
     first = np.mean([np.random.default_rng([s, 0xF5E5, 1]).normal() for s in range(5)])
     other = np.mean([np.random.default_rng([s, 0xF5E5, 1]).normal(5) for s in range(5)])
     assert found["made by the chapter"] == pytest.approx(first, rel=1e-3)
     assert found["made by a study"] == pytest.approx(other, rel=1e-3)
     assert len(list((runs / "parts" / "toy made here").glob("*.json"))) == 5
+
+
+FROM_THE_BOOK = """from irlbook.claims import Claims
+from irlbook.posttraining.stored_runs import RESULTS, read_stored
+claims = Claims("a chapter")
+claims.paired("the book's", [float(len(read_stored(RESULTS / "hindsight.json", "..."))), 3.0])
+claims.conclude({})
+"""
+
+
+def test_files_of_the_book_that_were_read_are_named(tmp_path, call):
+    path = save(notebook(FROM_THE_BOOK), tmp_path / "01_a.ipynb")
+    given = ("--fresh", 1, "--remade", tmp_path, "--out", tmp_path / "out")
+    code, printed, errors = call("run", path, *given)
+    assert code == 0, errors
+    assert "; the book's own files: hindsight.json; " in printed
+
+
+def test_a_file_that_one_draw_lacks_is_refused(tmp_path, call):
+    for draw, name in ((1, "hindsight"), (2, "hindsigt")):
+        (tmp_path / f"{draw}").mkdir()
+        (tmp_path / f"{draw}" / f"{name}.json").write_text("{}")
+    path = save(notebook(STORED), tmp_path / "01_a.ipynb")
+    code, _, errors = call("run", path, "--fresh", 2, "--remade", tmp_path)
+    assert code != 0 and "has no hindsigt.json, and another draw has" in " ".join(errors.split())
+
+
+def test_a_folder_of_remade_runs_without_draws_is_refused(tmp_path, call):
+    code, _, errors = call("run", "--remade", tmp_path)
+    assert code != 0 and "--remade needs --fresh" in errors
+
+
+@pytest.mark.parametrize("module", ["fresh", "course", "requirements"])
+def test_help_of_a_command_for_authors_does_nothing_else(module, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(f"irlbook.authoring.{module}").main()
+    assert stopped.value.code == 0 and f"irlbook.authoring.{module}" in capsys.readouterr().out
+
+
+def test_a_command_without_arguments_says_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fresh"])
+    with pytest.raises(SystemExit):
+        fresh.main()
+    assert "required: draw, module" in capsys.readouterr().err
 
 
 def test_one_draw_cannot_tell_what_was_drawn(tmp_path, call):

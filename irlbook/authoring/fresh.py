@@ -12,11 +12,12 @@ that knows how makes its own there, and reads others that a study has left there
         --parts FOLDER/1/parts/hindsight --out FOLDER/1/hindsight.json
 
 makes on the seeds of draw 1. Claims of other files come out with the same figures in every draw,
-and `Redrawn.same` marks them.
+and `Redrawn.same` marks them; `Again.files` names the book's own files that were read.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -35,8 +36,13 @@ import numpy as np
 from irlbook import stats
 from irlbook.authoring.notebooks import Progress, execute, write_atomically
 from irlbook.claims import ON_SOME, Claims, Said, Side
-from irlbook.errors import ClaimFailed, InvalidHyperparameterError, as_command
-from irlbook.posttraining.stored_runs import MAKING, REMADE
+from irlbook.errors import (
+    ClaimFailed,
+    DataNotFoundError,
+    InvalidHyperparameterError,
+    as_command,
+)
+from irlbook.posttraining.stored_runs import MAKING, REMADE, RESULTS
 
 __all__ = [
     "Again",
@@ -71,12 +77,12 @@ class Redrawn:
     means: tuple[float, ...]
 
     @property
-    def same(self) -> bool:
+    def same(self) -> bool | None:
         """Whether all draws give one and the same effect: it comes from a file, or is exact.
 
-        One draw alone cannot tell, and says no.
+        None after one draw alone, which cannot tell.
         """
-        return len(self.means) > 1 and len(set(self.means)) == 1
+        return len(set(self.means)) == 1 if len(self.means) > 1 else None
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -142,7 +148,8 @@ def report_only() -> None:
     """Let claims and verdicts write what they found to the file `SINK`, and stop nothing.
 
     A verdict speaks of the chapter's own world. If it fails in another one, the claims that come
-    after it in its cell are tested all the same.
+    after it in its cell are tested all the same. Stored files of the book that are read from now
+    on are written down, too.
     """
     verdict = stats.verdict
 
@@ -155,6 +162,14 @@ def report_only() -> None:
     stats.verdict = passed_over
     Claims.conclude = _report  # type: ignore[method-assign, assignment]
     Path(os.environ[SINK]).touch()
+    sys.addaudithook(_tell_file)
+
+
+def _tell_file(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and str(arguments[0]).endswith(".json"):
+        path = Path(arguments[0])
+        if path.parent == RESULTS:
+            _write([{"file": path.name}])
 
 
 def _write(rows: Iterable[Mapping[str, Any]]) -> None:
@@ -179,22 +194,29 @@ class Again:
         claims: those that every draw reached.
         failed: cells that raised an error, "draw 1, cell 7 of 9 (x = 1): why".
         verdicts: those that did not hold, "draw 1: this does not hold here: ...".
+        files: the stored files of the book that were read, since nothing took their places.
     """
 
     claims: tuple[Redrawn, ...]
     failed: tuple[str, ...]
     verdicts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """How many claims hold, of those that were drawn again."""
         drawn = [found for found in self.claims if not found.same]
         counts = Counter(word for found in drawn for word in found.words)
         told = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
+        if any(found.same is None for found in drawn):
+            claims = f"{len(drawn)} claims, one draw: those of files are not told apart"
+        else:
+            claims = f"{len(drawn)} claims drawn again, {len(self.claims) - len(drawn)} from files"
         return (
-            f"{len(drawn)} claims drawn again, {len(self.claims) - len(drawn)} from files"
+            claims
             + (f"; of {sum(counts.values())} tests: {told}" if drawn else "")
             + (f"; {len(self.verdicts)} verdicts did not hold" if self.verdicts else "")
             + (f"; {len(self.failed)} cells failed" if self.failed else "")
+            + (f"; the book's own files: {', '.join(self.files)}" if self.files else "")
         )
 
 
@@ -213,13 +235,14 @@ def chapter_again(
     Args:
         path: the chapter.
         draws: positive numbers, each another set of seeds; two or more, because of one draw alone
-            nobody could tell which claims come from files, or one if those were made again.
+            nobody could tell which claims come from files; one is taken if `remade` is given.
         timeout, progress: as of `irlbook.authoring.notebooks.execute`.
         remade: a folder of stored runs that are made again. Of draw 1, files of `remade / "1"` are
             read in the place of the book's, and runs that the chapter makes itself are kept there.
 
     Raises:
         InvalidHyperparameterError: fewer than two draws, and nothing is made again.
+        DataNotFoundError: `remade` has a file for one draw that it lacks for another.
         NotebookError, CellTimeoutError: as `irlbook.authoring.notebooks.execute`.
     """
     if len(set(draws)) < (2 if remade is None else 1):
@@ -227,8 +250,10 @@ def chapter_again(
             f"draws are {list(draws)}: take two or more (--fresh 2), or nobody can tell which "
             "claims were drawn again and which come from files."
         )
+    if remade is not None:
+        _same_files([remade / str(draw) for draw in draws])
     rows: list[dict[str, dict[str, Any]]] = []
-    failed, verdicts = [], []
+    failed, verdicts, files = [], [], set()
     with tempfile.TemporaryDirectory() as folder:
         for draw in draws:
             sink = Path(folder) / f"{draw}.jsonl"
@@ -245,6 +270,7 @@ def chapter_again(
             lines = sink.read_text(encoding="utf-8").splitlines()  # made by `report_only`
             told = list(map(json.loads, lines))
             verdicts += [f"draw {draw}: {row['verdict']}" for row in told if "verdict" in row]
+            files |= {row["file"] for row in told if "file" in row}
             rows.append({row["name"]: row for row in told if "name" in row})
     reached = [name for name in rows[0] if all(name in row for row in rows)]
     claims = (
@@ -256,7 +282,18 @@ def chapter_again(
         )
         for name in reached
     )
-    return Again(tuple(claims), tuple(failed), tuple(verdicts))
+    return Again(tuple(claims), tuple(failed), tuple(verdicts), tuple(sorted(files)))
+
+
+def _same_files(folders: Sequence[Path]) -> None:
+    """Refuse a file that only some draws have: for the others the book's own would be read."""
+    names = [{path.name for path in folder.glob("*.json")} for folder in folders]
+    for folder, there in zip(folders, names, strict=True):
+        if lacking := sorted(set().union(*names) - there):
+            raise DataNotFoundError(
+                f"{folder} has no {', '.join(lacking)}, and another draw has; make it for each "
+                "draw or for none."
+            )
 
 
 def write_table(again: Again, path: Path) -> None:
@@ -269,7 +306,7 @@ def write_table(again: Again, path: Path) -> None:
         writer.writerow(header)
         for c in again.claims:
             pairs = zip(c.means, c.words, strict=True)
-            drawn = ["no" if c.same else "yes"]
+            drawn = ["not known" if c.same is None else "no" if c.same else "yes"]
             writer.writerow(
                 [c.name, c.said, *drawn, *(x for m, w in pairs for x in (f"{m:.4g}", w))]
             )
@@ -278,10 +315,16 @@ def write_table(again: Again, path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a module as a command, with every seed of a draw."""
-    draw, module, *rest = sys.argv[1:] if arguments is None else arguments
-    redraw(int(draw))
-    sys.argv = [module, *rest]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m irlbook.authoring.fresh", description="Run a module on seeds of a draw."
+    )
+    parser.add_argument("draw", type=int, help="1, 2, ...: which other seeds")
+    parser.add_argument("module", help="such as irlbook.posttraining.hindsight_study")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="those of the module")
+    told = parser.parse_args(arguments)
+    redraw(told.draw)
+    sys.argv = [told.module, *told.arguments]
+    runpy.run_module(told.module, run_name="__main__", alter_sys=True)
     return 0
 
 

@@ -227,6 +227,8 @@ def run(
             typer.echo(notebooks.title(notebooks.read(path)))
         next_step("irlbook run 6", "executes chapter 6")
         return
+    if remade is not None and not fresh:
+        raise typer.BadParameter("--remade needs --fresh")
     paths = [find_chapter(name) for name in names or ["00"]]
     notebooks.need_jupyter("ipykernel", "nbclient", "nbconvert", "latex2mathml")
     if fresh:
