@@ -473,4 +473,4 @@ class EndlessResponsesWarning(UserWarning):
 
 
 class ConstantRewardWarning(UserWarning):
-    """The reward cannot tell the responses to a prompt apart, so nothing is learnt."""
+    """The reward cannot tell the responses to a prompt apart, so nothing is learned."""

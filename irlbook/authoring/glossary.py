@@ -5,7 +5,7 @@ chapter that defines it. The definition is the first text cell there that sets t
 *emphasis*. No chapter before, and no cell before that one, may use the term; a sentence may that
 sends the reader on ("chapter 9 defines it") or names the chapter of the definition. The tour
 (chapter 0) is a trailer and stands outside, as do the first cell of a chapter, which says what will
-be learnt, its references and its exercises.
+be learned, its references and its exercises.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _prose(path: Path) -> list[tuple[int, str]]:
     """(cell, its text) of a chapter's text cells, without code, formulas, front and back matter."""
     found = []
     for index, cell in enumerate(read(path).cells):
-        if cell.cell_type == "markdown" and index:  # the first says what will be learnt
+        if cell.cell_type == "markdown" and index:  # the first says what will be learned
             end = _BACK_MATTER.search(cell.source)
             text = cell.source[: end.start()] if end else cell.source
             found.append((index, _NO_PROSE.sub(" ", text)))

@@ -2,7 +2,7 @@
 
 Where an episode ends with the fall, its length says how well it went, and a reward that knows
 nothing but pays for every step teaches to balance. Here it teaches nothing. So what an imitator
-learns here it has learnt from the demonstrations.
+learns here it has learned from the demonstrations.
 
 Source: `seals/CartPole-v0` of the suite seals (Gleave, Freire, Wang & Toyer 2020).
 """

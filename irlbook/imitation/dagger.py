@@ -59,8 +59,8 @@ class DaggerResult:
     """What a run leaves.
 
     Attributes:
-        policies: (rounds, S, A) the policy learnt after each round.
-        counts: (S, A) labels that the last policy was learnt from.
+        policies: (rounds, S, A) the policy learned after each round.
+        counts: (S, A) labels that the last policy was learned from.
         labels: (rounds,) how many questions the expert had answered after each round.
         own_error: (rounds,) mistakes a step of each policy on the states that it visits itself.
         best: index of the policy with the least own error, which is the one to keep.
@@ -88,7 +88,7 @@ def dagger(
 
     Round 0 is behaviour cloning: the expert drives (beta_0 = 1). In round i > 0 each step is the
     expert's with chance beta_i, else the learner's; the expert labels every state on the way; the
-    next policy is learnt from the labels of all rounds.
+    next policy is learned from the labels of all rounds.
 
     Args:
         expert: (S, A) the policy that answers questions, in any state.

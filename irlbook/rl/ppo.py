@@ -207,7 +207,7 @@ def collect(
     """Act for `num_steps` steps in every environment.
 
     The step after an episode has ended ignores its action and only resets: it is marked invalid,
-    and nothing may be learnt from it.
+    and nothing may be learned from it.
 
     Args:
         observation: (N, O) where the environments stand.

@@ -75,7 +75,7 @@ class TDConfig:
 
 @dataclass(frozen=True)
 class TDResult:
-    """The learnt table and what each episode earned while learning."""
+    """The learned table and what each episode earned while learning."""
 
     q: np.ndarray  # (S, A)
     visits: np.ndarray  # (S, A) int, how often each pair was updated

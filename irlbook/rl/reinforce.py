@@ -1,4 +1,4 @@
-"""REINFORCE: the plain policy gradient, with or without a learnt baseline.
+"""REINFORCE: the plain policy gradient, with or without a learned baseline.
 
 Play whole episodes, weigh each action's log-probability by the return that followed, take one
 gradient step, throw the episodes away.
@@ -27,7 +27,7 @@ class ReinforceConfig:
     updates: int = 60  # gradient steps
     discount: float = 0.99  # gamma inside the return to go; see `reinforce`
     learning_rate: float = 5e-3  # Adam's
-    baseline: bool = True  # subtract a learnt V(s); False subtracts nothing
+    baseline: bool = True  # subtract a learned V(s); False subtracts nothing
     value_steps: int = 5  # gradient steps on the critic per update
     value_batch: int = 512  # samples of the batch in each of them
     max_episode_steps: int | None = None  # cut episodes here; None keeps the env's own limit

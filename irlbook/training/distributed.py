@@ -73,7 +73,7 @@ def accelerator(device: str, precision: str) -> Any:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The precision in which `accelerator` computes, for what runs outside it.
 
-    A reference in another precision than the policy's differs from it before anything is learnt.
+    A reference in another precision than the policy's differs from it before anything is learned.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 

@@ -95,7 +95,7 @@ class Objective:
         values: (what the scorer gave, batch) to {"loss": (E,), any metric: (E,)}.
         responses: K, how many responses an example has.
         needs_reference: whether `Batch.reference` is filled.
-        start: the loss of a model that has learnt nothing, if that is known.
+        start: the loss of a model that has learned nothing, if that is known.
         prepare: (scores, batch) to (E,), averaged over the whole step before any gradient.
     """
 
@@ -610,7 +610,7 @@ def _check(
     if config.dropout and objective.needs_reference:
         raise InvalidHyperparameterError(
             "dropout and a reference do not go together: with dropout the policy differs from the "
-            "reference before it has learnt anything, and the loss does not start at its zero."
+            "reference before it has learned anything, and the loss does not start at its zero."
         )
     for name, values in extra.items():
         if len(values) != len(groups):

@@ -486,7 +486,7 @@ register(
             Criterion(
                 1,
                 "reward: nobody can write it down; it is sparse or missing and must be "
-                "learnt from people",
+                "learned from people",
             ),
             Criterion(
                 1,

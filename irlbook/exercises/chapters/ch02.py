@@ -66,7 +66,7 @@ def check_q_update(answer, rng):
         mistakes={
             "the update still bootstraps": bootstrapped,
             "the step size is forgotten: the entry became the reward": updated(reward, rate=1.0),
-            "nothing was learnt from the last step": q,
+            "nothing was learned from the last step": q,
         },
     )
     expect_close(
@@ -397,7 +397,7 @@ def check_training_samples(answer, rng):
     got = expect_length(
         answer(observations, actions, terminated, truncated, previous_done),
         2,
-        hint="return the observations and the actions that may be learnt from",
+        hint="return the observations and the actions that may be learned from",
     )
     got_obs = as_array(got[0], (-1, size), what="the observations")
     got_act = as_array(got[1], (-1,), what="the actions")
@@ -444,7 +444,7 @@ register(
         difficulty=3,
         minutes=20,
         importance=4,
-        goal="You know which row of a vector environment's log must not be learnt from.",
+        goal="You know which row of a vector environment's log must not be learned from.",
         hints=(
             "Write down three rows around the end of an episode: what is the observation, which "
             "action was sent, was it carried out?",

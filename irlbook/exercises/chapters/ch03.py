@@ -559,7 +559,7 @@ register(
             ),
             Criterion(
                 1,
-                "Shows where the contradiction is, in (c): (b) in Bradley-Terry gives sigma of "
+                "Shows where the contradiction is, in (c): (b) in Bradley–Terry gives sigma of "
                 "1 / beta times the difference, which is (c) only at beta = 1.",
             ),
         ),

@@ -344,7 +344,7 @@ def check_worst_case(answer, rng):
         answer(a + b * rewards, a + b * start),
         want,
         property="a member's zero and unit are conventions: changing them changes nothing",
-        hint="Bradley-Terry leaves both free",
+        hint="Bradley–Terry leaves both free",
     )
     expect_close(
         answer(rewards[:, :1], start),

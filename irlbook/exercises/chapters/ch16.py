@@ -72,7 +72,7 @@ register(
         goal="You can compute what a comparison adds to the information before it is asked.",
         hints=(
             "First the chance p that the first response wins, then the answer variance (16.1).",
-            "`np.einsum('pk,kl,pl->p', d, sigma, d)` is d' Sigma d forevery row.",
+            "`np.einsum('pk,kl,pl->p', d, sigma, d)` is d' Sigma d for every row.",
             "The temperature stands twice: inside sigma(.), and squared below p (1 - p).",
         ),
         check=check_question_gains,
@@ -307,7 +307,7 @@ def check_labels_paid(answer, rng):
         answer(never, 0.8, 3),
         int(labels[-1]) + apart,
         what="the labels when the target is never reached",
-        property="a project that never reaches its target pays forevery round",
+        property="a project that never reaches its target pays for every round",
         hint="what was bought by the end?",
     )
 

@@ -102,7 +102,7 @@ def check_preference_loss(answer, rng):
         of(chosen, rejected),
         want,
         property="the loss is the mean of -log sigmoid(chosen - rejected)",
-        hint="what probability does Bradley-Terry give to the choice that was made?",
+        hint="what probability does Bradley–Terry give to the choice that was made?",
         mistakes={
             "chosen and rejected are exchanged": np.log1p(np.exp(d)).mean(),
             "the sign is turned": -want,
@@ -136,7 +136,7 @@ register(
         difficulty=1,
         minutes=10,
         importance=5,
-        goal="You can write the Bradley-Terry loss so that it does not overflow.",
+        goal="You can write the Bradley–Terry loss so that it does not overflow.",
         hints=(
             "The model says: the first is preferred with the probability sigmoid(r1 - r2).",
             "The loss is minus the logarithm of the probability of what was observed.",

@@ -474,7 +474,7 @@ register(
             Criterion(1, "solves for r: beta log(pi*/pi_ref) + beta log Z(x)"),
             Criterion(
                 1,
-                "Bradley-Terry sees a difference of two responses to the *same* prompt, so "
+                "Bradley–Terry sees a difference of two responses to the *same* prompt, so "
                 "beta log Z(x) cancels; the loss follows",
             ),
             Criterion(

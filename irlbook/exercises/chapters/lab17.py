@@ -336,7 +336,7 @@ register(
         difficulty=3,
         minutes=25,
         importance=5,
-        goal="You can fit Bradley-Terry to labels that count in part, by a Newton that cannot "
+        goal="You can fit Bradley–Terry to labels that count in part, by a Newton that cannot "
         "run away.",
         hints=(
             "The gradient is the sum of c_p sigma(-d_p . w) d_p, less l2 w.",

@@ -16,12 +16,12 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "became the reward",
         ),
         "no step size": (Edit("step_size * (", "("), "became the target"),
-        "nothing learnt at the end": (
+        "nothing learned at the end": (
             Edit(
                 "    q[state, action] +=",
                 "    if terminated:\n        return q\n    q[state, action] +=",
             ),
-            "nothing was learnt",
+            "nothing was learned",
         ),
         "nothing below zero": (
             Edit("discount * q[next_state].max()", "discount * max(0.0, q[next_state].max())"),
