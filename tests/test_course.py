@@ -1,4 +1,4 @@
-"""docs/teaching.md says what the chapters and the cards say."""
+"""docs/teaching.md and docs/lessons.md say what the chapters, the cards and the checks say."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from irlbook.authoring import course, lessons
 from irlbook.authoring.notebooks import read
 from irlbook.authoring.repository import chapters
+from irlbook.authoring.requirements import demands
 from irlbook.exercises import all_exercises, get
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +89,7 @@ LESSONS = (ROOT / "docs" / "lessons.md").read_text(encoding="utf-8").split("\n##
 def test_a_lesson_has_what_to_say_what_to_show_and_each_exercise(text):
     number = int(text.split(" ")[0])
     say = text.split("**To say first.**")[1].split("**Figures")[0]
-    assert say.count("\n* ") >= 4 and "\n* Figure" in text and "survey.** " in text
+    assert say.count("\n* ") >= 4 and "\n* Figure" in text and "\n**In the survey.** " in text
     for exercise in all_exercises(f"{number:02d}") + all_exercises(f"{number:02d}L"):
         (row,) = re.findall(rf"^\| {exercise.id.lstrip('0')} \| .*$", text, re.MULTILINE)
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
@@ -104,6 +105,10 @@ def test_mistakes_are_those_that_the_check_names_else_the_planted_ones():
     assert lessons.likely_mistakes(get("03.1"))[0] == "you took the hard maximum"
     assert lessons.likely_mistakes(get("06.4"))[0] in get("06.4").wrong_answers
     assert lessons.likely_mistakes(get("03.6")) == []
+    for exercise in all_exercises():
+        named = [m for d in demands(exercise.check) for m in d.mistakes] if exercise.check else []
+        if named:
+            assert set(lessons.likely_mistakes(exercise)) == set(named), exercise.id
 
 
 def test_the_list_of_a_summary_is_taken_whole_and_its_links_hold():

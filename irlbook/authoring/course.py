@@ -6,6 +6,7 @@ later sentences help. Run `python -m irlbook.authoring.course` after either chan
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -163,8 +164,14 @@ def renewed(root: Path) -> dict[Path, str]:
 
 def main() -> None:
     """Renew the parts, or with `--check` fail when they are stale."""
+    parser = argparse.ArgumentParser(
+        prog="python -m irlbook.authoring.course",
+        description="Renew the generated parts of docs/teaching.md and docs/lessons.md.",
+    )
+    parser.add_argument("--check", action="store_true", help="only fail when they are stale")
+    check = parser.parse_args().check
     stale = renewed(find_root())
-    if stale and "--check" in sys.argv:
+    if stale and check:
         sys.exit("docs/ is stale; run python -m irlbook.authoring.course")
     for path, text in stale.items():
         write_atomically(path, text)

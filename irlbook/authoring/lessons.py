@@ -7,10 +7,7 @@ cards, figures in the stored outputs, and the mistakes in the checks.
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
-import textwrap
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -18,6 +15,7 @@ from nbformat import NotebookNode
 from irlbook.authoring.figures import stored_figures
 from irlbook.authoring.notebooks import read, title
 from irlbook.authoring.repository import chapters
+from irlbook.authoring.requirements import demands
 from irlbook.exercises.model import Exercise, all_exercises
 
 __all__ = ["five_minutes", "lesson", "lessons", "likely_mistakes", "survey_places"]
@@ -51,17 +49,10 @@ def survey_places(book: NotebookNode) -> str:
 
 
 def likely_mistakes(exercise: Exercise) -> list[str]:
-    """The mistakes that a check names, in its own order; else the planted wrong answers.
-
-    A check names them as keys of `mistakes=`, which are read from its source.
-    """
+    """The mistakes that a check names, in its own order; else the planted wrong answers."""
     if exercise.check is None:
         return []
-    tree = ast.parse(textwrap.dedent(inspect.getsource(exercise.check)))
-    given = [n.value for n in ast.walk(tree) if isinstance(n, ast.keyword) and n.arg == "mistakes"]
-    tables = [n for value in given for n in ast.walk(value) if isinstance(n, ast.Dict)]
-    keys = [key.value for table in tables for key in table.keys if isinstance(key, ast.Constant)]
-    named = [key for key in keys if isinstance(key, str)]
+    named = [mistake for demand in demands(exercise.check) for mistake in demand.mistakes]
     return list(dict.fromkeys(named or exercise.wrong_answers))
 
 
@@ -87,11 +78,12 @@ def _row(exercise: Exercise) -> str:
 def lesson(path: Path) -> str:
     """One chapter's part of the page."""
     book, number = read(path), path.stem[:2]
-    lab = next((path.parents[1] / "exercises").glob(f"{number}_lab_*.ipynb"), path)
-    sheets = (("sheet", path.name, number), ("lab", lab.name, f"{number}L"))
     links, tables = [f"[Chapter](../chapters/{path.name})"], []
-    for name, file, chapter in sheets:
+    for name, chapter in (("sheet", number), ("lab", f"{number}L")):
         if own := all_exercises(chapter):
+            file = path.name
+            if name == "lab":
+                file = next((path.parents[1] / "exercises").glob(f"{number}_lab_*.ipynb")).name
             minutes, points = sum(e.minutes for e in own), sum(e.points for e in own)
             links.append(
                 f"[{name}](../exercises/{file}) of {minutes} minutes and {points:g} points, "
@@ -101,7 +93,7 @@ def lesson(path: Path) -> str:
     lines = [f"## {title(book)}", "", f"*{book.metadata['irlbook']['question']}*", ""]
     lines += ["; ".join(links) + ".", ""]
     if places := survey_places(book):
-        lines += [f"**To read in the survey.** {places}", ""]
+        lines += [f"**In the survey.** {places}", ""]
     lines += ["**To say first.**", "", five_minutes(book), ""]
     lines += [
         "**Figures for the board and for slides.**",

@@ -2,12 +2,13 @@
 
 A check states each demand as `property="..."`, and names the mistakes that it recognises. A wrong
 answer says by a regular expression what it must be told. Here they are brought together by their
-texts, without running anything; the tests run the answers, and see that they hear what is listed.
+texts, without running anything; the tests run the answers and match their patterns.
 Run `python -m irlbook.authoring.requirements` after a card, a check or a wrong answer changed.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import csv
 import inspect
@@ -209,6 +210,9 @@ def renewed() -> str:
 
 def main() -> int:
     """Write the list where it is not up to date."""
+    argparse.ArgumentParser(
+        prog="python -m irlbook.authoring.requirements", description=f"Renew {PAGE.as_posix()}."
+    ).parse_args()
     path = find_root() / PAGE
     text = renewed()
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
