@@ -24,6 +24,13 @@ def test_the_list_is_up_to_date_and_names_every_wrong_answer():
     assert {(row[0], row[3]) for row in rows if row[3]} == planted
 
 
+def test_the_first_page_counts_the_wrong_answers():
+    coded = [e for e in all_exercises() if e.chapter < "90" and e.check is not None]
+    mean = sum(len(e.wrong_answers) for e in coded) / len(coded)
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert round(mean) == 15 and "plausible wrong answers, fifteen on average," in page
+
+
 def _check(answer, rng):
     mistakes = {"it is twice too large": 2.0}
     mistakes["the sign is wrong"] = -1.0

@@ -253,8 +253,8 @@ def _check_begin(path: Path, begins: bytes) -> None:
             raise InvalidDataError(f"{path} is {what}.")
     if path.name.removesuffix(".gz").endswith((".csv", ".tsv")) and begins[:1] not in b"{[":
         raise InvalidDataError(
-            f"{path} is a table of text. Save it as JSON lines or as parquet; docs/your_own.md has "
-            "the three lines that do it."
+            f"{path} is a table of text. Save it as JSON lines or as parquet (the page 'Your own "
+            "world, data and reward' shows how)."
         )
     if begins.split(b"\n", 1)[0].strip() == b"{":
         raise InvalidDataError(
