@@ -365,6 +365,12 @@ def test_moodles_worksheet_is_filled_in_to_its_own_maximum(tmp_path):
     assert {row["Last modified (grade)"] for row in rows} == {"-"}  # as it came
 
 
+def test_a_negative_number_is_no_formula_and_comes_back_as_it_came(tmp_path):
+    roster = roster_of(tmp_path, "login,name,balance\na,A,-5.00\nb,B,-1+1\nc,C,-SUM(A1)\n")
+    upload, _ = upload_table(roster, {}, "x", 2)
+    assert [row[2] for row in cells(upload)] == ["balance", "-5.00", "'-1+1", "'-SUM(A1)"]
+
+
 def test_no_cell_of_an_upload_is_a_formula(tmp_path):
     text = 'login,name\n=cmd|x,"=HYPERLINK(""x"")"\n+1,@a\n'
     roster = roster_of(tmp_path, text)

@@ -9,6 +9,7 @@ import contextlib
 import csv
 import io
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -147,7 +148,7 @@ def safe_cell(value: Any) -> str:
     if isinstance(value, (int, float)):
         return f"{value:g}"
     text = str(value)
-    if text == "-":  # no formula, and what Moodle writes for nothing
+    if re.fullmatch(r"-[0-9.,]*", text):  # no formula: a number, and what Moodle has for nothing
         return text
     return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
