@@ -418,7 +418,7 @@ def test_exercises_grade_passes_its_settings_on(call, exercises, monkeypatch):
     paths = (Path("in"), Path("g.csv"), Path("feedback"))
     plain = {"regrade": (), "new_seed": False, "allow_root": False, "bubblewrap": False}
     plain |= {"only": (), "jobs": 1, "partial": None, "roster": None, "upload": None}
-    plain |= {"assignment": "", "late_policy": None, "late": None, "due": None}
+    plain |= {"assignment": "", "late_policy": None, "late": None, "due": None, "exercises": None}
     assert exercises == [(*paths, 7, None, None, {**plain, "chapters": ["3"]})]
     exercises.clear()
     call("exercises", "grade", "in", "--regrade", "ann:03.2", "--container", "bubblewrap")
@@ -451,6 +451,7 @@ def test_exercises_grade_hands_over_to_a_container(call, exercises, monkeypatch,
     )
     options = ("--chapter", "3", "--regrade", "03.2", "--seed", 7, "--memory", 512)
     options += ("--jobs", 2, "--whole", "--roster", "class/r.csv", "--upload", "up/u.csv")
+    options += ("--sheet", "")  # refused in there, not dropped
     code, _, _ = call("exercises", "grade", "in", "--container", "podman", *options)
     (command,) = ran
     assert code == 3 and exercises == [] and command[:2] == ["podman", "run"]
@@ -458,7 +459,7 @@ def test_exercises_grade_hands_over_to_a_container(call, exercises, monkeypatch,
     assert command[image + 1 :] == [
         *("/submissions", "--out", "/out/grades.csv", "--feedback", "/feedback", "--seed", "7"),
         *("--memory", "512", "--chapter", "3", "--regrade", "03.2", "--jobs", "2", "--whole"),
-        *("--roster", "/given/0/r.csv", "--upload", "/upload/u.csv"),
+        *("--sheet", "", "--roster", "/given/0/r.csv", "--upload", "/upload/u.csv"),
     ]
     assert f"{tmp_path / 'class' / 'r.csv'}:/given/0/r.csv:ro" in command
     assert f"{tmp_path / 'up'}:/upload" in command and f"{2 * 512 + 4096}m" in command

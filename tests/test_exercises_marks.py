@@ -15,8 +15,9 @@ import nbformat
 import pytest
 
 from irlbook.errors import MarksError
-from irlbook.exercises import grading, marks, model, tables
+from irlbook.exercises import feedback, grading, marks, model, tables
 from irlbook.exercises.model import Criterion, Exercise
+from irlbook.exercises.statistics import class_statistics
 from irlbook.exercises.submissions import Result
 
 grade = partial(grading.grade, allow_root=True, progress=False)
@@ -472,8 +473,8 @@ def test_a_full_disk_costs_nothing_that_was_typed_and_is_named(course, monkeypat
     copies = set(out.parent.glob("*.bak"))
     sync = os.fsync
 
-    def full(file):
-        if "_written" in os.readlink(f"/proc/self/fd/{file}"):
+    def full(file):  # what is being written has another name until it is whole
+        if list(out.parent.glob(".*_written*.tmp")):
             raise OSError(28, "No space left on device")
         sync(file)
 
@@ -533,7 +534,7 @@ def test_points_that_are_given_by_hand_replace_those_of_the_rubric(course):
         got = results_of(grade(folder, out), "ann")
         assert (got["91.6"].points, got["92.1"].points) == (3.5, 1) and got["91.6"].status == "read"
         assert got["91.10"].points == typed["ann", "draws\tit"]
-        assert got["91.6"].note == "the points were given by hand"
+        assert got["91.6"] == Result(3.5, "read", note="the points were given by hand")
     rows = {r["exercise"]: r for r in read(out) if r["criterion"] == marks.BY_HAND}
     assert len(read(out)) == 22 and rows["91.6"]["max"] == "4"
     assert rows["91.6"]["note"] == "complaint of 3 December"
@@ -560,6 +561,102 @@ def test_points_by_hand_above_the_exercise_are_refused(course, points):
     add_by_hand(out, "ann", "91.6", points)
     with pytest.raises(MarksError, match=r"row 22 \(ann, 91.6\)"):
         grade(folder, out)
+
+
+@pytest.mark.parametrize("options", [{"exercises": "91.6"}, {"chapters": ["91"]}])
+def test_points_by_hand_for_an_exercise_that_is_not_in_the_run_wait(course, options):
+    folder, out, _ = course
+    add_by_hand(out, "ann", "92.1", "1.5")
+    for _ in range(2):
+        summary = grade(folder, out, **options)
+        assert "92.1" not in results_of(summary, "ann") and summary.noticed[1:] == []
+        assert held(out)["ann", "By hand"] == 1.5
+    assert results_of(grade(folder, out), "ann")["92.1"].points == 1.5
+
+
+@pytest.mark.parametrize("exercise", ["", "91. Jun", "price", "91.7", "99.1"])
+def test_points_by_hand_for_no_exercise_of_the_book_are_refused(course, exercise):
+    folder, out, _ = course
+    add_by_hand(out, "ann", exercise, "1")
+    with pytest.raises(MarksError, match=r"row 22 .*points by hand need the exercise, like 3\.2"):
+        grade(folder, out)
+
+
+def test_a_lab_may_be_written_small():
+    assert marks._exercises("2l.1") >= {"02L.1"} and marks._exercises("2,10") >= {"02.10"}
+
+
+def test_points_by_hand_take_the_place_of_what_a_check_said(course):
+    folder, out, _ = course
+    rows = read(out)
+    write(out, [{**row, "points": "" if row["exercise"] == "92.1" else "1"} for row in rows])
+    add_by_hand(out, "ann", "92.1", "2")
+    summary = grade(folder, out)
+    (ann,) = (s for s in summary.submissions if s.student == "ann" and s.chapter == "92")
+    ann.results["92.1"] = Result(0.5, "failed", "it counts", "seen", "a hint", held=("a",))
+    slots = marks.slots_of(summary.submissions)
+    placed = marks.merge(marks.read_sheet(sheet_of(out)), [], slots)
+    marks.count(summary.submissions, placed)
+    assert ann.results["92.1"] == Result(2.0, "read", note="the points were given by hand")
+    assert "What" not in (text := feedback.page("ann", [ann])) and "2 of 2 points" in text
+    (counted,) = class_statistics([ann])
+    assert (counted.passed, counted.failed, counted.properties) == (1, 0, {})
+
+
+def test_points_by_hand_are_taken_back_by_an_empty_cell(course):
+    folder, out, typed = course
+    add_by_hand(out, "ann", "92.1", "2")
+    grade(folder, out)
+    rows = [row for row in read(out) if row["criterion"] != marks.BY_HAND]
+    write(out, rows)
+    assert results_of(grade(folder, out), "ann")["92.1"].points == 2  # a deleted row comes back
+    rows = read(out)
+    for row in rows:
+        row["points"] = "" if row["criterion"] == marks.BY_HAND else row["points"]
+    write(out, rows)
+    for _ in range(2):
+        assert results_of(grade(folder, out), "ann")["92.1"].points == typed["ann", "counts"]
+    assert held(out) == typed
+
+
+def test_points_by_hand_without_a_notebook_are_named_until_an_empty_one_is_there(course):
+    folder, out, _ = course
+    add_by_hand(out, "ann", "92.1", "2")
+    (folder / "ann" / "92_demo.ipynb").write_text("{")
+    says = "points by hand without a notebook that can be read, not counted: ann 92.1"
+    assert says in str(grade(folder, out)).splitlines()
+    hand_in(folder / "ann" / "92_demo.ipynb", [], "")
+    summary = grade(folder, out)
+    assert results_of(summary, "ann")["92.1"].points == 2 and summary.noticed == []
+
+
+def test_a_mark_out_of_other_points_is_refused_and_not_counted_in_the_wrong_unit(course):
+    folder, out, typed = course
+    says = r"row 2 \(007, 91.6\): it was marked out of 2, and now counts 4: give --sheet as before"
+    with pytest.raises(MarksError, match=says):
+        grade(folder, out, exercises="91.6=8")
+    grade(folder, out)
+    assert held(out) == typed
+    rows = read(out)
+    for row in rows:
+        if row["exercise"] == "91.6":
+            row["points"], row["max"] = f"{2 * float(row['points']):g}", "4"
+    write(out, rows)
+    summary = grade(folder, out, exercises="91.6=8")
+    assert results_of(summary, "007")["91.6"].points == 2 * (0.5 + 1) and len(read(out)) == 20
+    sheet_of(out).unlink()  # what is remembered has a unit as well
+    with pytest.raises(MarksError, match="out of 4, and now counts 2"):
+        [grade(folder, out) for _ in range(2)]
+
+
+def test_a_mark_may_be_emptied_when_its_points_change(course):
+    folder, out, typed = course
+    changed(points=lambda t: "")(out)
+    for _ in range(2):
+        grade(folder, out, exercises="91.6=8, 91.10, 92.1")
+        assert len(read(out)) == 20 and held(out) == {}
+    for row in read(out):
+        assert row["note"] == f"the mark was {typed[identity(row)]:g} and is now empty"
 
 
 def test_marks_that_were_typed_before_there_was_a_roster_count(course, tmp_path):

@@ -425,9 +425,12 @@ def grade(
         typer.Option(help="Grade only this chapter (3) or lab (3L); repeatable."),
     ] = None,
     sheet: Annotated[
-        str,
-        typer.Option(help="Only these exercises, =points of your own: '6.1-6.4, 6.6=10'."),
-    ] = "",
+        str | None,
+        typer.Option(
+            help="Only these exercises, =points of your own: '6.1-6.4, 6.6=10'. '6.1-6.4=2' gives "
+            "two points each."
+        ),
+    ] = None,
     regrade: Annotated[
         list[str] | None,
         typer.Option(help="Grade this exercise anew: 03.2, or ann:03.2 for one student."),
@@ -498,8 +501,8 @@ def grade(
         options += [] if partial is None else ["--partial" if partial else "--whole"]
         options += ["--new-seed"] * new_seed
         texts = {"--late-policy": late_policy, "--due": due, "--assignment": assignment}
-        texts["--sheet"] = sheet
         options += [word for name, text in texts.items() if text for word in (name, text)]
+        options += [] if sheet is None else ["--sheet", sheet]
         files = {"--roster": roster, "--late": late}
         command = engine_command(
             container,

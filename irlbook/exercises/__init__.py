@@ -78,6 +78,7 @@ __all__, __getattr__, __dir__ = front(
             "slots_of",
             "table",
             "typed_rows",
+            "without_notebook",
             "written_path",
         ],
         "model": [
@@ -112,7 +113,7 @@ __all__, __getattr__, __dir__ = front(
         ],
         "roster": ["Roster", "Student", "assign", "read_roster", "squeezed"],
         "sandbox": ["Worker", "adopt_orphans", "kill_tree", "would_run_as_root"],
-        "sheet": ["choose", "on_the_sheet", "parse_sheet", "weigh"],
+        "sheet": ["chapters_of", "choose", "on_the_sheet", "parse_sheet", "weigh"],
         "statistics": [
             "ExerciseStatistics",
             "class_statistics",

@@ -35,7 +35,7 @@ from irlbook.exercises.model import Exercise, all_exercises, full_id, get, in_or
 from irlbook.exercises.partial import points_for, properties
 from irlbook.exercises.roster import Roster, assign, read_roster
 from irlbook.exercises.sandbox import Worker
-from irlbook.exercises.sheet import choose, parse_sheet, weigh
+from irlbook.exercises.sheet import chapters_of, choose, parse_sheet, weigh
 from irlbook.exercises.statistics import (
     class_statistics,
     statistics_csv,
@@ -88,6 +88,8 @@ class GradeSummary:
         as_root: answers ran as root.
         unknown: names that are not in the roster.
         uploaded: what there is to say about the table for the learning platform.
+        noticed: what is probably not meant: points by hand that do not count, other options than in
+            the run before.
     """
 
     submissions: list[Submission]
@@ -103,6 +105,7 @@ class GradeSummary:
     as_root: bool = False
     unknown: list[str] = field(default_factory=list)
     uploaded: list[str] = field(default_factory=list)
+    noticed: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         students = len({s.student for s in self.submissions})
@@ -127,6 +130,7 @@ class GradeSummary:
         if self.carried:
             names = _first(dict.fromkeys(self.carried))
             lines.append(f"{len(self.carried)} marks not in this run, kept in the sheet: {names}")
+        lines += self.noticed
         if self.pages:
             lines.append(f"feedback: {len(self.pages)} pages in {self.pages[0].parent}")
         if missing:
@@ -275,12 +279,14 @@ class Journal:
         self.path = path
         self.done: dict[str, Result] = {}
         self.typed: list[dict[str, str]] = []
+        self.options: dict[str, str] = {}
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         lines = text.splitlines()
         head = self._parse(lines[0]) if lines else {}
         before = head.get("seed") if isinstance(head.get("seed"), int) else None
-        given = head.get("limits")
+        given, options = head.get("limits"), head.get("options")
         limits = given if isinstance(given, dict) else {}
+        self.options = options if isinstance(options, dict) else {}
         self.timeout = float(timeout or limits.get("timeout") or TIMEOUT)
         self.memory_mb = int(memory_mb or limits.get("memory_mb") or MEMORY_MB)
         self.partial = bool(limits.get("partial")) if partial is None else partial
@@ -304,7 +310,8 @@ class Journal:
 
     def _rewrite(self) -> None:
         entries = [{"key": key, "result": asdict(result)} for key, result in self.done.items()]
-        text = [json.dumps(e) for e in (self._head, *entries, {"typed": self.typed})]
+        head = {**self._head, "options": self.options}
+        text = [json.dumps(e) for e in (head, *entries, {"typed": self.typed})]
         write_atomically(self.path, "\n".join(text) + "\n")
 
     @staticmethod
@@ -327,9 +334,9 @@ class Journal:
             self.done.pop(key, None)
         self._rewrite()
 
-    def remember(self, typed: list[dict[str, str]]) -> None:
-        """Remember the rows of the sheet in which somebody has typed something."""
-        self.typed = typed
+    def remember(self, typed: list[dict[str, str]], options: dict[str, str]) -> None:
+        """Remember the rows in which somebody has typed something, and how points were counted."""
+        self.typed, self.options = typed, options
         self._rewrite()
 
 
@@ -357,8 +364,8 @@ def _again(tasks: list[tuple[Submission, Exercise]], wanted: Iterable[str]) -> l
         if not own:
             whose = f" of {student!r}" if student else ""
             raise UnknownExerciseError(
-                f"nothing to regrade: no exercise {id!r}{whose} was handed in (write 03.2, or "
-                "ann:03.2 for one student)"
+                f"nothing to regrade: no exercise {id!r}{whose} was handed in, or the sheet "
+                "leaves it out (write 03.2, or ann:03.2 for one student)"
             )
         keys += own
     return keys
@@ -387,7 +394,7 @@ def grade(
     due: datetime | None = None,
     upload: Path | str | None = None,
     assignment: str = "",
-    exercises: str = "",
+    exercises: str | None = None,
 ) -> GradeSummary:
     """Grade every notebook of a folder, or count again what was graded before.
 
@@ -400,8 +407,8 @@ def grade(
             of the first run, or draws a secret seed; another seed grades everything anew.
         timeout, memory_mb: limits of each exercise; None: those of the first run, or 20 s, 2048 MB.
             A card that gives more seconds has them.
-        chapters: grade only these, ["03", "06"]; "03L" is the lab of chapter 3. A sheet of one's
-            own names its chapters itself.
+        chapters: grade only these, ["03", "06"]; "03L" is the lab of chapter 3. None: those of the
+            sheet of one's own, or all.
         progress: called with (done, total, label); None shows a bar on a terminal, False nothing.
         regrade: exercises to grade anew with the same cases: "03.2", or "ann:03.2" for one student.
         only: the same, and nothing else is run: other exercises keep what they have.
@@ -419,7 +426,7 @@ def grade(
         upload: where the table goes that the learning platform takes; it needs the roster.
         assignment: the name of its column; "": irlbook and the chapters.
         exercises: what the sheet holds, and other points than those of the cards, as
-            `irlbook.exercises.sheet` reads it; "": all exercises of the chapters.
+            `irlbook.exercises.sheet` reads it; None: all exercises of the chapters.
 
     Raises:
         NotebookError: there is no such folder.
@@ -428,6 +435,7 @@ def grade(
         RosterError: the roster or the table of lateness cannot be used.
         RootError: the answers would run as root.
         ContainerError: there is no bubblewrap here.
+        InvalidHyperparameterError: the sheet is not written so, or lacks one of the chapters.
         KeyboardInterrupt: finished exercises are kept in the journal: run again to go on.
     """
     out_csv = Path(out_csv)
@@ -443,9 +451,9 @@ def grade(
     group = read_roster(roster) if roster is not None else None
     if upload is not None and group is None:
         raise RosterError("a table to upload has the columns of a roster: give --roster too")
-    on_sheet = parse_sheet(exercises) if exercises else {}
+    on_sheet = parse_sheet(exercises) if exercises is not None else {}
     if on_sheet:
-        chapters = sorted({id.partition(".")[0] for id in on_sheet})
+        chapters = chapters_of(on_sheet, chapters or ())
     submissions, ignored, unknown = _read_all(submissions_dir, feedback_dir, chapters, group, jobs)
     if on_sheet:
         choose(submissions, on_sheet)
@@ -513,7 +521,18 @@ def grade(
             f"{error.filename or out_csv} cannot be written ({error.strerror}); close it in the "
             "spreadsheet or make room on the disk, and grade again: the results are kept"
         ) from None
-    journal.remember(marks.typed_rows(rows))
+    options = {"--sheet": exercises or "", "--late-policy": str(late_policy or "")}
+    noticed = [
+        f"{name} is not as in the last run, which had {journal.options[name]!r}: give it again?"
+        for name, now in options.items()
+        if journal.options.get(name, "") not in ("", now)
+    ]
+    if waiting_by_hand := marks.without_notebook(placed.carried, submissions):
+        noticed.append(
+            f"points by hand without a notebook that can be read, not counted: "
+            f"{_first(waiting_by_hand)}"
+        )
+    journal.remember(marks.typed_rows(rows), options)
     counted = class_statistics(submissions)
     statistics = statistics_path(out_csv)
     write_atomically(statistics, statistics_page(counted))
@@ -535,6 +554,7 @@ def grade(
         as_root,
         unknown,
         uploaded,
+        noticed,
     )
 
 

@@ -85,6 +85,10 @@ class LatePolicy:
                 f"a late policy takes more than 0 and at most 100 percent, not {self}"
             )
 
+    def __str__(self) -> str:
+        unit = "day" if self.unit == 24 else "hour"
+        return f"{self.percent:g}%/{unit}, cap {self.cap:g}%, grace {self.grace:g}h"
+
     @classmethod
     def parse(cls, text: str) -> LatePolicy:
         """A policy as it is written: "10%/day", "10%/day, cap 50%, grace 2h", "1%/hour".

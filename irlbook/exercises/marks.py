@@ -7,7 +7,7 @@ or the chapter is missing from a run, and when its row is gone. What cannot be c
 row, and the sheet is left as it is.
 
 An instructor may also add a row of his own with the criterion `by hand`, the student and any
-exercise: its points replace what the grader or the rubric would give.
+exercise: its points replace what the grader or the rubric would give, if the notebook can be read.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from irlbook.errors import MarksError
-from irlbook.exercises.model import Criterion
+from irlbook.exercises.model import Criterion, all_exercises
 from irlbook.exercises.submissions import Result, Submission
 from irlbook.exercises.tables import csv_text, decode_csv, safe_cell
 
@@ -50,6 +50,7 @@ __all__ = [
     "slots_of",
     "table",
     "typed_rows",
+    "without_notebook",
     "written_path",
 ]
 
@@ -266,7 +267,7 @@ def _rounded(text: str) -> str | None:
 
 def _exercises(text: str) -> set[str]:
     """The ids that a cell may stand for: `06.6`, `6.6`, `6,6`; `6.1` may have been `06.10`."""
-    match = re.fullmatch(r"(\d{1,2})(L?)[.,](\d{1,2})", _plain(text))
+    match = re.fullmatch(r"(\d{1,2})(L?)[.,](\d{1,2})", _plain(text).upper())
     if not match:
         return set()
     chapter, number = f"{int(match[1]):02d}{match[2]}", match[3]
@@ -338,7 +339,9 @@ class _Places:
         if exact and len(self.spellings[key]) >= len({s.student for s in found}):
             found = exact
         ids, notebook = _exercises(row.cells["exercise"]), _key(row.cells.get("notebook", ""))
-        if len(found) > 1 and ids:
+        if key[0] == BY_HAND:  # any exercise has this criterion: one of another run has no slot
+            found = [s for s in found if s.exercise in ids]
+        elif len(found) > 1 and ids:
             found = [s for s in found if s.exercise in ids] or found
         if len(found) > 1:
             found = [s for s in found if _key(s.notebook) == notebook] or found
@@ -363,6 +366,8 @@ def place(rows: Sequence[Row], slots: Sequence[Slot]) -> Marks:
         ids = _exercises(row.cells["exercise"])
         if row.cells["points"] and not (row.cells["student"] and row.cells["criterion"]):
             marks.refuse(f"{row}: a mark without its student or its criterion", row)
+        elif row.cells["points"] and _is_by_hand(row) and not _registered(ids):
+            marks.refuse(f"{row}: points by hand need the exercise, like 3.2", row)
         elif not found and row.typed:
             marks.carried.append(row)
         elif len(found) == 1 and (not ids or found[0].exercise in ids):
@@ -383,6 +388,24 @@ def place(rows: Sequence[Row], slots: Sequence[Slot]) -> Marks:
     return marks
 
 
+def _is_by_hand(row: Row) -> bool:
+    return _key(row.cells["criterion"]) == BY_HAND
+
+
+def _registered(ids: set[str]) -> bool:
+    """Whether the book has one of these exercises."""
+    chapters = {id.partition(".")[0] for id in ids}
+    return any(e.id in ids for chapter in chapters for e in all_exercises(chapter))
+
+
+def _maximum(row: Row) -> float | None:
+    """The points out of which a row was marked, if they can be read."""
+    try:
+        return number_of(row.cells.get("max", ""))
+    except ValueError:
+        return None
+
+
 def _one_of(rows: list[Row], slot: Slot) -> Row:
     """The row that counts, of those that claim a slot."""
     values: dict[float, Row] = {}
@@ -392,6 +415,12 @@ def _one_of(rows: list[Row], slot: Slot) -> Row:
             value = number_of(text)
         except ValueError:
             raise MarksError(f"{row}: {text!r} is not a number of points") from None
+        before = _maximum(row)
+        if value is not None and before is not None and abs(before - slot.maximum) > 1e-3:
+            raise MarksError(
+                f"{row}: it was marked out of {before:g}, and now counts {slot.maximum:g}: give "
+                "--sheet as before, or change its points and its max"
+            )
         if value is not None and not 0 <= value <= slot.maximum + 1e-9:
             raise MarksError(f"{row}: {text!r} is not between 0 and {slot.maximum:g}")
         if value is not None:
@@ -412,7 +441,7 @@ def _one_of(rows: list[Row], slot: Slot) -> Row:
 def _identity(row: Row) -> tuple[str, str, str]:
     cells = row.cells
     criterion, notebook = _key(cells["criterion"]), _key(cells.get("notebook", ""))
-    if criterion == BY_HAND:  # which alone does not tell the exercise
+    if _is_by_hand(row):  # which alone does not tell the exercise
         criterion += min(_exercises(cells["exercise"]), default="")
     return _student_key(cells["student"]), criterion, notebook
 
@@ -443,10 +472,13 @@ def merge(sheet: Sheet, remembered: Sequence[Mapping[str, str]], slots: Sequence
         marks.rows[slot] = _noted(old, RESTORED) if now is None else _compared(now, old)
     here = {_identity(row): _current(row) for row in sheet.rows}
     kept = {_identity(row) for row in marks.carried}
+    placed = {_identity(row): slot for slot, row in marks.rows.items()}
     for old in (*before.carried, *before.unplaced):
         key = _identity(old)
         if key not in here:
             marks.carried.append(_noted(old, RESTORED))
+        elif key in placed and key not in kept:  # it was out of other points, and has no slot now
+            marks.rows[placed[key]] = _compared(marks.rows[placed[key]], old)
         elif key not in kept and not number_text(here[key].cells["points"]):
             marks.carried.append(_compared(here[key], old))
     for slot, row in marks.rows.items():
@@ -517,12 +549,22 @@ def count(submissions: Iterable[Submission], marks: Marks) -> int:
                 flagged += 1
                 s.say(f"the written answer {exercise.id} changed after it was marked: look again")
             if exercise.rubric and len(values) == len(exercise.rubric):
-                s.results[exercise.id] = Result(sum(values), "read")
-            if (given := by_hand.get(place)) is not None:
-                result = s.results.get(exercise.id, Result(None, ""))
+                # of hundredths the sum is not exact
+                s.results[exercise.id] = Result(round(sum(values), 6), "read")
+            if (given := by_hand.get(place)) is not None:  # what a check said no longer counts
                 note = "the points were given by hand"
-                s.results[exercise.id] = replace(result, points=given, status="read", note=note)
+                s.results[exercise.id] = Result(given, "read", note=note)
     return flagged
+
+
+def without_notebook(carried: Iterable[Row], submissions: Iterable[Submission]) -> list[str]:
+    """The points by hand that wait for a notebook: their exercise is graded, and has no slot."""
+    graded = {e.id for s in submissions for e in s.exercises}
+    return [
+        f"{row.cells['student']} {row.cells['exercise']}"
+        for row in carried
+        if _is_by_hand(row) and row.cells["points"] and graded & _exercises(row.cells["exercise"])
+    ]
 
 
 def table(marks: Marks, slots: Sequence[Slot]) -> list[Cells]:
