@@ -3,7 +3,7 @@
 measure.py            reward, KL, entropy and tokens of a method; the best reward at a KL
 prefix_scorers.py     what an unfinished response is worth: exactly, by Monte Carlo, by TD
 whole_response.py     why a reward of whole responses says nothing of a prefix
-partial_sequence.py   Bradley-Terry on truncated pairs
+partial_sequence.py   Bradley–Terry on truncated pairs
 guided.py             the next token's logit plus a weighted score (ARGS, RAD)
 blockwise.py          blockwise best of k
 beam.py               value-guided beam search

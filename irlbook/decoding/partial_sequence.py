@@ -1,4 +1,4 @@
-"""Bradley-Terry on partial sequences: labels of whole responses, given to their beginnings.
+"""Bradley–Terry on partial sequences: labels of whole responses, given to their beginnings.
 
 Each labelled pair y+, y- is cut at the same length t = 1 ... L, and both beginnings inherit the
 label. Now every prefix is trained, but for a question of its own: *does a response that begins like
@@ -65,7 +65,7 @@ def truncated_counts(
 def partial_sequence_scores(
     lm: EnumerableLM, response_reward: np.ndarray, beta: float = 1.0
 ) -> np.ndarray:
-    """(S,) the rewards that Bradley-Terry learns for all prefixes from endless truncated labels.
+    """(S,) the rewards that Bradley–Terry learns for all prefixes from endless truncated labels.
 
     Their zero is free; the empty prefix, which is in no pair, gets the mean of the others.
     """

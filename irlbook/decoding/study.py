@@ -235,7 +235,7 @@ class Scorers:
 
     @cached_property
     def partial(self) -> nn.Module:
-        """Bradley-Terry on truncated pairs: the same labels, as many steps."""
+        """Bradley–Terry on truncated pairs: the same labels, as many steps."""
         m, rng = self.material, np.random.default_rng([self.seed, 21])
         pairs = truncated(m.pairs(), m.study.reward_epochs, rng)
         scorer = RewardScorer(m.fresh(), "last")

@@ -1,6 +1,6 @@
 """A reward that was trained on whole responses says nothing of a prefix.
 
-Bradley-Terry on whole responses fixes r(y) for whole y only. What the same network says of an
+Bradley–Terry on whole responses fixes r(y) for whole y only. What the same network says of an
 unfinished prefix is an extension that no label has seen. `extension` shows how free it is: for any
 token policy that may always end, it builds a score that *equals r on every whole response* and for
 which guided decoding is that policy, at every step but the last.

@@ -113,7 +113,7 @@ def _round(prompts: Sequence[str], rng: np.random.Generator) -> np.ndarray:
 
 
 def soft_preference_loss(rewards: Tensor, wins: Tensor) -> Tensor:
-    """-p log s(d) - (1 - p) log s(-d), d = r1 - r2: Bradley-Terry where the label is a chance.
+    """-p log s(d) - (1 - p) log s(-d), d = r1 - r2: Bradley–Terry where the label is a chance.
 
     Args:
         rewards: (P, 2).
@@ -155,7 +155,7 @@ def cross_prompt_objective() -> Objective:
 
 
 def tied_weight(won: float, lost: float, ties: float) -> float:
-    """The Bradley-Terry weight of an artifact of 0 or 1, in nats of log-odds.
+    """The Bradley–Terry weight of an artifact of 0 or 1, in nats of log-odds.
 
     The maximum likelihood of w in P(first wins) = s(w (a1 - a2)), in which pairs with one artifact
     alone count: log[(won + ties/2) / (lost + ties/2)].

@@ -280,7 +280,7 @@ def draw_world(
 def learn_proxy(
     world: World, m: int, rng: np.random.Generator, beta: float = 0.25, l2: float = 0.1
 ) -> np.ndarray:
-    """(K,) v of the linear Bradley-Terry reward v . phi, from m comparisons of fresh responses.
+    """(K,) v of the linear Bradley–Terry reward v . phi, from m comparisons of fresh responses.
 
     Args:
         beta: temperature of the chooser, who sees gold. l2: penalty of the fit; above 0, since few

@@ -52,7 +52,7 @@ Rule = Callable[[Rows], str | None]
 class RewardEnsemble(nn.Module):
     """One reward of several reward models, in units of its spread on the start's own samples.
 
-    Bradley-Terry leaves each member's zero free, and its scale depends on how long it was trained.
+    Bradley–Terry leaves each member's zero free, and its scale depends on how long it was trained.
     So each is standardised first, z_m = (r_m - mean) / sd over samples of the start. They are
     joined by :func:`irlbook.posttraining.reward_model.ensemble_reward`, and the result is
     standardised once more: then a price of KL means the same for one model, for a mean of three

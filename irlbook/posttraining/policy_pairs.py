@@ -4,7 +4,7 @@ R responses have log-probabilities (R,), features (R, K) and rewards r = phi . w
 optimum of RLHF for a reward, pi_w = pi_ref exp(r / beta) / Z (`lm.enumerable.tilted`), and misses
 beta KL(pi || pi*) of the optimum's value (`lm.enumerable.kl_from_logps`). A *pair density* q is
 (R, R) and symmetric. It says how often a pair of responses is shown to the chooser, who is
-Bradley-Terry's with temperature 1.
+Bradley–Terry's with temperature 1.
 
 Source: Feng, Kwiatkowski, Zheng, Kempe and Duan 2025 (2502.04270), PILAF; the derivations are in
 chapter 16.

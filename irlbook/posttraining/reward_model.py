@@ -1,6 +1,6 @@
 """Reward models from preferences: losses, heads on a language model, frozen embeddings, ensembles.
 
-Bradley-Terry: y+ is preferred to y- with probability s(r(x, y+) - r(x, y-)). Only differences
+Bradley–Terry: y+ is preferred to y- with probability s(r(x, y+) - r(x, y-)). Only differences
 within a prompt are seen, so r is known up to any c(x): the data cannot tell which prompt is better
 served, and nothing in them fixes the reward's zero.
 
@@ -56,7 +56,7 @@ def bradley_terry_loss(
     Args:
         rewards: (P, 2).
         margin: (P,) or a number, m: by how much y+ was said to be better; the loss asks d to exceed
-            it. 0 is Bradley-Terry itself.
+            it. 0 is Bradley–Terry itself.
         label_smoothing: e in [0, 1/2), the share of labels taken to be flipped; d stays finite.
         centering: c >= 0. The first terms leave r + c(x) free; this one puts the zero midway
             between y+ and y-. 0.01 is usual.
@@ -79,7 +79,7 @@ def classification_loss(rewards: Tensor, label_smoothing: float = 0.0) -> Tensor
     """-[log s(r+) + log s(-r-)] / 2: is this response, alone, one that won?
 
     No pair is compared, so any classifier will do, and r keeps its zero. But the answer depends on
-    the prompt, and the part of r that only says "easy prompt" is trained too; Bradley-Terry cancels
+    the prompt, and the part of r that only says "easy prompt" is trained too; Bradley–Terry cancels
     it. Correct order needs less than a correct probability: both losses are *order consistent*.
 
     Args:

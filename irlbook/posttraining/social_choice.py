@@ -223,7 +223,7 @@ def psi_policy(
     """(R,) argmax of E_{y~pi, y'~mu} Psi(p(y > y')) - tau KL(pi || pi_ref).
 
     It is pi_ref(y) exp(E_{y'~mu} Psi(p(y > y')) / tau) / Z. With the identity (IPO) the reward is
-    the Borda count against mu; with the logit it is Bradley-Terry's, and infinite where a choice
+    the Borda count against mu; with the logit it is Bradley–Terry's, and infinite where a choice
     is certain.
 
     Source: Azar et al. 2023 (2310.12036).

@@ -1,4 +1,4 @@
-"""Bradley-Terry: rewards from pairwise comparisons, one number an item or linear in features.
+"""Bradley–Terry: rewards from pairwise comparisons, one number an item or linear in features.
 
 A comparison is a row of `pairs` (P, 2): column 0 was preferred to column 1. Item i has the reward
 r_i = phi_i . w. Without features every item has its own weight, w = r (*estimation*); with features

@@ -2,7 +2,7 @@
 
 Throw the pairing away. Every winner is an example of class 1, every loser of class 0, and any
 classifier gives a reward: the log-odds of having won. With a linear classifier that is
-Bradley-Terry too, on other data: each winner beats, and each loser loses to, one imaginary item of
+Bradley–Terry too, on other data: each winner beats, and each loser loses to, one imaginary item of
 reward 0. So the same solver fits both, and the same conditions say when it can.
 
 Source: Sun, Shen and Ton 2024 (2411.04991); section 4.1 of the survey.

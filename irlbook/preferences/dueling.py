@@ -5,7 +5,7 @@ a duel is what the best item would have been worth more, on average over the two
 
     regret(i, j) = max_k r_k - (r_i + r_j) / 2.
 
-Items have features (A, K), rewards r = phi . w, and the chooser is Bradley-Terry's. All seeds run
+Items have features (A, K), rewards r = phi . w, and the chooser is Bradley–Terry's. All seeds run
 at once: comparisons are kept as tables of wins (S, A, A), and the posterior is Laplace's.
 
 Sources: Yue, Broder, Kleinberg and Joachims 2012 (duelling bandits, strong regret); Wu and Liu 2016

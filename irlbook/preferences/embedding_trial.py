@@ -1,4 +1,4 @@
-"""Two losses on the same synthetic embeddings: Bradley-Terry against classification, a fair trial.
+"""Two losses on the same synthetic embeddings: Bradley–Terry against classification, a fair trial.
 
 A response has an embedding with a part that belongs to its prompt and a part of its own. Its gold
 reward is linear in the embedding plus a random small network of it. A chooser of a known
@@ -127,8 +127,8 @@ def network_heads(
         trials: n of one size. epochs, hidden, batch: of Adam at 4e-3; `batch` in pairs.
 
     Returns:
-        Test rewards by Bradley-Terry and by classification, each (n, 100, 10), and the training
-        loss of Bradley-Terry in each epoch, (epochs,) nats per comparison, mean over the n.
+        Test rewards by Bradley–Terry and by classification, each (n, 100, 10), and the training
+        loss of Bradley–Terry in each epoch, (epochs,) nats per comparison, mean over the n.
 
     Raises:
         ShapeError: no trial, or trials of unlike size.
@@ -159,7 +159,7 @@ def network_heads(
         order, total = torch.randperm(cut), 0.0
         for rows in order.split(batch):
             r = of_pairs(x[:, rows])
-            pairwise = softplus(r[:n, :, 1] - r[:n, :, 0]).mean(dim=1)  # Bradley-Terry
+            pairwise = softplus(r[:n, :, 1] - r[:n, :, 0]).mean(dim=1)  # Bradley–Terry
             single = softplus(-signs * r[n:]).mean(dim=(1, 2))  # classification
             optimiser.zero_grad()
             (pairwise.sum() + single.sum()).backward()

@@ -3,7 +3,7 @@
 Labels come from people, and what the label depends on (who was asked, in which mood, by which
 criterion) is not in the data: a *hidden context*. What data without end show of it is a table of
 preferences p (M, M): p_ij is the chance that a random label prefers item i to item j, so that
-p_ij + p_ji = 1 and p_ii = 1/2. Bradley-Terry, fitted to such a table, orders items by their Borda
+p_ij + p_ji = 1 and p_ii = 1/2. Bradley–Terry, fitted to such a table, orders items by their Borda
 counts. Distributional preference learning gives each item a distribution of utility instead.
 
 Source: Siththaranjan, Laidlaw and Hadfield-Menell 2023 (2312.08358).
@@ -153,7 +153,7 @@ def _opponents(opponents: Any, n: int) -> np.ndarray:
 
 
 def bradley_terry_limit(preferences: Any, opponents: Any = None, l2: float = 0.0) -> np.ndarray:
-    """(M,) the rewards that Bradley-Terry learns from labels without end; they add up to 0.
+    """(M,) the rewards that Bradley–Terry learns from labels without end; they add up to 0.
 
     Pairs are drawn as q_i q_j. At the optimum sum_j q_j sigma(r_i - r_j) = BC(i): the rewards are
     in the order of the Borda counts (proof in chapter 17).

@@ -1,4 +1,4 @@
-"""What a comparison is worth: the Fisher information of Bradley-Terry, and designs that raise it.
+"""What a comparison is worth: the Fisher information of Bradley–Terry, and designs that raise it.
 
 A question is a difference of features d = phi_i - phi_j, a row of `differences` (P, K). Under the
 weights w its answer has the probability p = sigma(d . w / beta), and asking it adds

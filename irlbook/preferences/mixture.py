@@ -1,4 +1,4 @@
-"""Mixtures of Bradley-Terry: users of a few types, and nobody told which type a user is.
+"""Mixtures of Bradley–Terry: users of a few types, and nobody told which type a user is.
 
 User u is of type g with chance s_g, and all labels of a user come from the reward r_g of that type.
 The data are rows (winner, loser) with the number of the user who gave the label.

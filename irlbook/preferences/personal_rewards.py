@@ -1,6 +1,6 @@
 """A reward for one person from a few labels: a prior learned from many people, and its update.
 
-Person u has weights w_u ~ N(m, S) on the features of items, and labels by Bradley-Terry. The latent
+Person u has weights w_u ~ N(m, S) on the features of items, and labels by Bradley–Terry. The latent
 variable is w_u itself. With the prior known, a person's weights are found from few labels by their
 posterior mode; the prior is learned from people before. It is the linear case of learning a latent
 variable for each user (variational preference learning: Poddar et al. 2024, 2408.10075).

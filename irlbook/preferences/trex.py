@@ -1,7 +1,7 @@
 """T-REX: a reward from ranked demonstrations, which may all be bad.
 
 A chooser prefers the trajectory of the higher return, softly. The return of a linear reward is
-w . phi(tau) with phi(tau) = sum_t gamma^t phi(s_t, a_t), so this is Bradley-Terry regression on
+w . phi(tau) with phi(tau) = sum_t gamma^t phi(s_t, a_t), so this is Bradley–Terry regression on
 trajectory features. Imitation asks what the demonstrators did; the ranking says what would be
 better, and a planner can go further that way than any of them did.
 

@@ -250,7 +250,7 @@ def fine_tuned(
     lora: int | None,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """A Bradley-Terry reward model fine-tuned on the pairs outside `mask`, judged on those in it.
+    """A Bradley–Terry reward model fine-tuned on the pairs outside `mask`, judged on those in it.
 
     Args:
         lora: rank of an adapter, or None: all weights.
