@@ -22,6 +22,9 @@ def test_the_list_is_up_to_date_and_names_every_wrong_answer():
         (e.id, name) for e in all_exercises() if e.chapter < "90" for name in e.wrong_answers
     }
     assert {(row[0], row[3]) for row in rows if row[3]} == planted
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    alone = sum(not row[3] for row in rows)
+    assert f"\n{alone} demands in it have no wrong answer of their own." in page
 
 
 def test_the_first_page_counts_the_wrong_answers():
