@@ -116,7 +116,8 @@ def labelled_rows(rng, prompts=12):
 
 def check_clean(answer, rng):
     hint = "return the row numbers and the rate"
-    rows = labelled_rows(rng)
+    while _mean_share(_label_table(rows := labelled_rows(rng))) > 0.49:
+        pass  # the cap of the rate has a case of its own below
     table, copied = _label_table(rows), _label_table(rows, copies=True)
     want = _kept(table)
     got = expect_length(answer(rows), 2, hint=hint)

@@ -342,5 +342,14 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "averaged",
         ),
+        "where the mask falls": (
+            Edit(
+                "last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)",
+                "falls = np.argmax(np.diff(mask, axis=1) < 0, axis=1)\n"
+                "    left = (mask[:, 0] == 0) & (mask[:, -1] == 1)\n"
+                "    last = np.where(left, mask.shape[1] - 1, falls)",
+            ),
+            "a text alone",
+        ),
     },
 }

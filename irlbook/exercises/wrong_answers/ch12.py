@@ -103,6 +103,19 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "never gives|finite|NaN|nan",
         ),
+        "the bound where n is large": (
+            Edit("return pmf,", "kl = np.log(n) - (n - 1) / n if n > 10 else kl\n    return pmf,"),
+            "fair coin",
+        ),
+        "probabilities of 0 smoothed in the KL": (
+            Edit(
+                "    some = pmf > 0",
+                "    if (p == 0).any():\n"
+                "        p = (p + 1e-3) / (p + 1e-3).sum()\n"
+                "    some = pmf > 0",
+            ),
+            "add nothing to the KL",
+        ),
     },
     "12.2": {
         "all draws alike": (
@@ -177,6 +190,13 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "    below = np.append(0, upto[:-1])\n"
             "    return float((upto**n - below**n) @ (upto + below) / 2)",
             "counts a tie half|all responses tie",
+        ),
+        "fifty bins": (
+            Edit(
+                "names, level = np.unique(scores, return_inverse=True)",
+                "level = np.digitize(scores, np.linspace(scores.min(), scores.max(), 50))",
+            ),
+            "with many responses",
         ),
     },
     "12.3": {
@@ -289,6 +309,23 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
         "spread": (Edit(" / np.sqrt(len(values))", ""), "not yet that of their mean"),
         "ddof": (Edit("std(ddof=1)", "std()"), "not P - 1"),
+        "a table of 64-bit numbers": (
+            (
+                Edit(
+                    "    values = []",
+                    "    table = np.zeros((k + 1, k + 1), dtype=np.int64)\n"
+                    "    table[:, 0] = 1\n"
+                    "    for i in range(1, k + 1):\n"
+                    "        table[i, 1:] = table[i - 1, 1:] + table[i - 1, :-1]\n"
+                    "    values = []",
+                ),
+                Edit(
+                    "(math.comb(u, n) - math.comb(b, n)) / math.comb(k, n)",
+                    "(table[u, n] - table[b, n]) / table[k, n]",
+                ),
+            ),
+            "120 responses",
+        ),
     },
     "12.4": {
         "neighbours only": (
@@ -381,6 +418,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
                 "excess * np.maximum(rewards[:, None, :] - rewards[:, :, None], 0)",
             ),
             "hinge over all pairs",
+        ),
+        "negative rewards cut": (
+            Edit("    p = logps", "    rewards = np.maximum(rewards, 0.0)\n    p = logps"),
+            "only the order of the rewards",
         ),
     },
     "12.5": {

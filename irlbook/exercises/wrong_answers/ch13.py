@@ -83,6 +83,17 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "standard deviation",
         ),
         "sum": (Edit(" / (k - 1)", ""), "a sum, not a mean"),
+        "own sample included in a pair": (
+            Edit(
+                "/ (k - 1)\n",
+                "/ (k - 1)\n    if k == 2:\n        others = (others + rewards) / 2\n",
+            ),
+            "is unbiased",
+        ),
+        "no baseline for a pair": (
+            Edit("/ (k - 1)\n", "/ (k - 1)\n    if k == 2:\n        others = 0.0\n"),
+            "compared with the other one",
+        ),
     },
     "13.2": {
         "close is constant": (
@@ -320,6 +331,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "wrong sign of the advantage",
         ),
+        "unmoved tokens have no slope": (
+            Edit("stopped = np.where(", "stopped = (ratio == 1) | np.where("),
+            "on fresh samples",
+        ),
     },
     "13.4": {
         "never negative": (
@@ -500,6 +515,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("advantages, advantages + values", "advantages, advantages - values"),
             "taken off",
         ),
+        "lambda kept below one": (
+            Edit("    running = 0.0", "    running, lam = 0.0, min(lam, 0.95)"),
+            "whatever the values say",
+        ),
     },
     "13.6": {
         "first part only": (
@@ -591,6 +610,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "divided by parts": (
             Edit("return means / responses", "return means / len(micro_batches)"),
             "number of parts",
+        ),
+        "three parts at most": (
+            Edit("in micro_batches:", "in micro_batches[:3]:"),
+            "cut into parts",
         ),
     },
     "13.7": {

@@ -163,6 +163,15 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("if kl == 0:", "kl = max(kl, 1e-6)\n    if kl == 0:"),
             "budget of 0 needs",
         ),
+        "KL charged where features are independent": (
+            Edit(
+                "    return price, shift, gold",
+                "    if not (sigma - np.diag(np.diag(sigma))).any():\n"
+                "        gold = float(w @ shift - c * kl)\n"
+                "    return price, shift, gold",
+            ),
+            "the chapter's world",
+        ),
     },
     "15.3": {
         "decided before the units are taken off": (
@@ -224,6 +233,15 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "other axis": (Edit("z.min(axis=0)", "z.min(axis=1)"), "shape"),
         "variance": (Edit("start.std(", "start.var("), "variance divides"),
         "N - 1": (Edit("start.std(axis=1,", "start.std(axis=1, ddof=1,"), "N - 1"),
+        "a response alone in a common unit": (
+            Edit(
+                "    z = (rewards",
+                "    if rewards.shape[1] == 1:\n"
+                "        centre, scale = start.mean(), start.std()\n"
+                "    z = (rewards",
+            ),
+            "alone and in a batch",
+        ),
     },
     "15.4": {
         "values before the start are zero": (
@@ -407,5 +425,9 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
         "added": (Edit("raw - slope", "raw + slope"), "added, not taken off"),
         "0/0": (Edit("if spread == 0:", "if spread < 0:"), "never differ|equal lengths"),
+        "a quarter of a point a token at most": (
+            Edit("    controlled = raw", "    slope = min(slope, 0.25)\n    controlled = raw"),
+            "pays more for each token",
+        ),
     },
 }

@@ -64,6 +64,14 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "high levels",
         ),
         "below forgotten": (Edit("(level - below)", "level"), "share `level`"),
+        "empty bins left out": (
+            Edit(
+                "    return (place + part)",
+                "    place = place - ((chances == 0).cumsum(axis=1))[row, place]\n"
+                "    return (place + part)",
+            ),
+            "empty bins at the bottom",
+        ),
     },
     "17.3": {
         "no shares": (Edit("logs + np.log(shares)", "logs + 0 * shares"), "shares are missing"),
@@ -176,6 +184,15 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "    return np.eye(len(log_reference))[utilities.min(axis=0).argmax()]",
             "higher minimum",
         ),
+        "not tilted at a small price": (
+            Edit(
+                "    low, high = 0.0, 1.0",
+                "    if 1 / beta > 500:\n"
+                "        return np.exp(log_reference) / np.exp(log_reference).sum()\n"
+                "    low, high = 0.0, 1.0",
+            ),
+            "has no less",
+        ),
     },
     "17.5": {
         "largest entry": (
@@ -199,7 +216,7 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "row for column": (Edit("vectors[:, -1]", "vectors[-1]"), "most of this user's"),
         "not of length one": (
             Edit("first = vectors[:, -1]", "first = 2 * vectors[:, -1]"),
-            "most of this user's",
+            "has the length 1",
         ),
         "the user's own component": (
             Edit("centred = gaps", "gaps = mine\n    centred = gaps"),
@@ -208,6 +225,15 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "as it comes": (
             Edit("return first if agrees > 0.5 else -first", "return first"),
             "other one",
+        ),
+        "very clear comparisons decide": (
+            Edit(
+                "    agrees = (mine @ first > 0).mean()",
+                "    along = mine @ first\n"
+                "    clear = np.abs(along) > 40\n"
+                "    agrees = ((along[clear] if clear.any() else along) > 0).mean()",
+            ),
+            "only the signs",
         ),
     },
 }

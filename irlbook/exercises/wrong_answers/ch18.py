@@ -229,5 +229,13 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("table / table.sum(axis=1, keepdims=True)", "table"),
             "distribution|add up|sum",
         ),
+        "unseen states do what is usual": (
+            Edit(
+                "    return table",
+                "    table[np.setdiff1d(np.arange(n_states), states)] = teacher.mean(axis=0)\n"
+                "    return table",
+            ),
+            "without a visit",
+        ),
     },
 }

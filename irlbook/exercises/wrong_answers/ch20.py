@@ -119,6 +119,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("order[:, :top]", "order[:, np.arange(top)]"),
             "raised|IndexError|bounds",
         ),
+        "one token always left out": (
+            Edit("order[:, :top]", "order[:, : min(top, logits.shape[1] - 1)]"),
+            "with a large top",
+        ),
     },
     "20.3": {
         "times zero": (Edit("np.where(over, 0.0, logs)", "logs * ~over"), "does not matter|finite"),

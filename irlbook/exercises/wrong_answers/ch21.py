@@ -133,5 +133,9 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "    return ((payoff @ column).max() - (row @ payoff).min()) / 2",
             "added up",
         ),
+        "a little added": (
+            Edit("(row @ payoff).min()", "(row @ payoff).min() + 1e-8"),
+            "no gap in rock",
+        ),
     },
 }

@@ -123,6 +123,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "no design costs more than",
         ),
         "up to 128": (Edit("range(1, 65)", "range(1, 129)"), "least standard error|k is at most"),
+        "two responses at least": (
+            Edit("range(1, 65)", "range(2, 65)"),
+            "without noise of responses",
+        ),
     },
     "22.5": {
         "rows": (

@@ -88,6 +88,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("out[text:stop]", "out[min(text, n - 1) : stop]"),
             "nothing else",
         ),
+        "weights of a mean": (
+            Edit("    return own", "    return own / own.sum()"),
+            "True or False of each token",
+        ),
     },
     "23.2": {
         "over all prompts": (
@@ -181,6 +185,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "zero is an error": (
             Edit("    logw = strength", "    1 / strength\n    logw = strength"),
             "runs without an error",
+        ),
+        "zero read as none": (
+            Edit("logw = strength * gold", "logw = (strength or 1.0) * gold"),
+            "at strength 0",
         ),
     },
     "23.3": {
@@ -461,6 +469,20 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "the other empty group is seen": (
             Edit("(shorter > 0).any() and (shorter < 0).any()", "(shorter < 0).any()"),
             "groups is empty",
+        ),
+        "too few pairs are none": (
+            Edit("if close.any() else None", "if close.sum() > 100 else None"),
+            "a number where there are pairs",
+        ),
+        "an accuracy of 0 is no accuracy": (
+            Edit(
+                "    return share(margin)",
+                "    if balanced is not None:\n"
+                "        both = share(margin[shorter > 0]), share(margin[shorter < 0])\n"
+                "        balanced = float(np.mean([one for one in both if one]))\n"
+                "    return share(margin)",
+            ),
+            "minus the length is worth one half",
         ),
     },
 }

@@ -42,6 +42,21 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "    return (hidden.mean(1) + (hidden * at[:, :, None]).sum(1)) @ head",
             "last real token",
         ),
+        "picked by a softmax": (
+            Edit(
+                "hidden[torch.arange(len(hidden)), lengths - 1] @ head",
+                "(\n"
+                "        torch.softmax(\n"
+                "            22.0\n"
+                "            * torch.nn.functional.one_hot(lengths - 1, hidden.shape[1])\n"
+                "            .double(),\n"
+                "            dim=1,\n"
+                "        )\n"
+                "        * (hidden @ head)\n"
+                "    ).sum(1)",
+            ),
+            "no other position",
+        ),
     },
     "11L.2": {
         "exchanged": (

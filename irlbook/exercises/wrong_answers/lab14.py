@@ -36,6 +36,14 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("policy - reference", "policy.detach() - reference"),
             "gradient flows through the policy",
         ),
+        "no difference costs nothing": (
+            Edit(
+                "return -logsigmoid(beta * (h[0::2] - h[1::2])).mean()",
+                "gap = beta * (h[0::2] - h[1::2])\n"
+                "    return torch.where(gap == 0, 0.0, -logsigmoid(gap)).mean()",
+            ),
+            "the loss is log 2",
+        ),
     },
     "14L.2": {
         "mean over tokens": (Edit("part.sum()", "part.mean()"), "averaged over its tokens"),

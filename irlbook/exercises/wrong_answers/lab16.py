@@ -127,6 +127,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "overflow|finite|NaN",
         ),
+        "no question is every question": (
+            Edit("asked = d[rows]", "asked = d[rows] if len(rows) else d"),
+            "no question is worth nothing",
+        ),
     },
     "16L.3": {
         "top of one list": (
@@ -259,6 +263,19 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit('{"asked": np.array(asked), "weights": np.array(weights)}', "np.array(asked)"),
             "dict",
         ),
+        "other names": (
+            Edit('{"asked": np.array(asked), "weights"', '{"rows": np.array(asked), "weights"'),
+            "keys 'asked' and 'weights'",
+        ),
+        "begins again before the last batch": (
+            Edit(
+                "        if number and rule",
+                "        if free.sum() <= batch:\n"
+                "            free[:] = True\n"
+                "        if number and rule",
+            ),
+            "buys each question once",
+        ),
     },
     "16L.5": {
         "median": (Edit("ys.mean(axis=0)", "np.median(ys, axis=0)"), "mean over seeds"),
@@ -375,6 +392,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
                 "    from irlbook.preferences import acquisition\n    r = features",
             ),
             "irlbook.preferences",
+        ),
+        "other names": (
+            Edit('return {"asked": named', 'return {"questions": named'),
+            "keys 'asked' and 'weights'",
         ),
     },
 }

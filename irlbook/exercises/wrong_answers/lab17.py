@@ -304,6 +304,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "per held-out user",
         ),
         "always three": (Edit("most + 1", "4"), "shape"),
+        "the last ones of three": (
+            Edit("range(1, most + 1)", "range(4 - most, 4)"),
+            "belong to 1, 2, ",
+        ),
     },
     "17L.6": {
         "from zero": (Edit("np.arange(1, most + 1)", "np.arange(most)"), "against 1, 2"),

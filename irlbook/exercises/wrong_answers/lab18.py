@@ -78,6 +78,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "log pi_SFT less",
         ),
+        "what cannot be drawn is minus infinity": (
+            Edit("np.where(can, log_start, 0.0), 0.0)", "np.where(can, log_start, 0.0), -np.inf)"),
+            "never writes has the reward 0",
+        ),
     },
     "18L.4": {
         "n - 1": (Edit("(at_most**n - below**n)", "(at_most**(n - 1) - below**(n - 1))"), "n - 1"),
@@ -113,6 +117,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "division by zero": (
             Edit("    level = np.where(level > 0, level, 1.0)\n", ""),
             "finite|never",
+        ),
+        "two draws at least": (
+            Edit("    p = np.exp(log_start)", "    n = max(n, 2)\n    p = np.exp(log_start)"),
+            "best of one",
         ),
     },
     "18L.5": {

@@ -480,5 +480,19 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "irlbook.posttraining",
         ),
+        "draws among equals from the last to the first": (
+            Edit(
+                "    return np.array(\n"
+                '        [choose([gains[c] for c in x["codes"]], x["answers"], "vote") '
+                "for x in test], dtype=int\n    )",
+                "    picked = []\n"
+                "    for x in reversed(test):\n"
+                '        one = choose([gains[c] for c in x["codes"]], x["answers"], "vote")\n'
+                '        equal = np.flatnonzero(x["answers"] == x["answers"][one])\n'
+                "        picked.append(dice.choice(equal))\n"
+                "    return np.array(picked[::-1])",
+            ),
+            "does not depend on the other",
+        ),
     },
 }

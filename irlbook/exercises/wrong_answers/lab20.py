@@ -51,6 +51,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("reversed(range(len(policy)))", "range(len(policy))"),
             "soft value",
         ),
+        "a reward for the end of a response": (
+            Edit("if children[s, 0] >= 0:", "if reward[s] == 0:"),
+            "a constant in the reward",
+        ),
     },
     "20L.2": {
         "no weight": (Edit("weight * scores", "scores"), "weight is missing"),
@@ -89,6 +93,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "overflow|finite",
         ),
         "not normalised": (Edit(_Q, "q[live] = np.exp(logits)"), "proportional"),
+        "no weight is weight one": (
+            Edit("weight * scores", "(weight or 1.0) * scores"),
+            "without weight",
+        ),
     },
     "20L.3": {
         "pi writes": (Edit("reach[s] * q[s]", "reach[s] * policy[s]"), "language model writes"),
@@ -132,6 +140,13 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "end not counted": (Edit("reach[live].sum()", "reach[live].sum() - 1"), "first token is"),
         "one more": (Edit("reach[live].sum()", "reach.sum()"), "as one more"),
         "all prefixes": (Edit("reach[live].sum()", "live.sum()"), "seldom they are reached"),
+        "a little in every logarithm": (
+            Edit(
+                "np.log(q[s, said] / policy[s, said])",
+                "np.log((q[s, said] + 1e-9) / policy[s, said])",
+            ),
+            "no KL from itself",
+        ),
     },
     "20L.4": {
         "whole left out": (
@@ -317,6 +332,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
                 "return states[:, 0], log_z + 1e-9 * np.random.default_rng().normal(size=runs)",
             ),
             "the same log Z hat",
+        ),
+        "stops when the first is over": (
+            Edit(">= 0).any():", ">= 0).all():"),
+            "is a whole response",
         ),
     },
     "20L.7": {

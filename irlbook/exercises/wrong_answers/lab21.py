@@ -290,6 +290,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             "irlbook.rl",
         ),
         "steps alone": (Edit("return np.array(steps), q", "return np.array(steps)"), "2 values"),
+        "action behind the next state": (
+            Edit("steps.append((state, action, after))", "steps.append((state, after, action))"),
+            "each row is a state",
+        ),
     },
     "21L.4": {
         "no correction": (Edit(_RAISED, "p[order]"), "nothing is corrected"),

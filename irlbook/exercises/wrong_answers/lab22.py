@@ -138,6 +138,18 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("    d = np.mean(apart)", "    import irlbook.data.audit\n    d = np.mean(apart)"),
             "irlbook.data",
         ),
+        "without the sign of the root": (
+            Edit("max(0.0, 1 - 2 * d)", "abs(1 - 2 * d)"),
+            "the rate is 1/2",
+        ),
+        "all rows where none is left": (
+            Edit("return sorted(kept)", "return sorted(kept or range(len(rows)))"),
+            "nothing but ties",
+        ),
+        "middle of the rows with the label": (
+            Edit(_KEEP, "kept.append(np.mean([i for i, chosen in given if chosen == best]))"),
+            "whole numbers",
+        ),
     },
     "22L.2": {
         "rows alone": (
@@ -215,6 +227,15 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "signed total": (
             Edit(">= abs(sum(sums.values()))", ">= sum(sums.values())"),
             "as far from 0",
+        ),
+        "one prompt is tested row by row": (
+            Edit(
+                "    room = sum",
+                "    if len(sums) == 1:\n"
+                "        return signs.count(1) / len(signs), 0.5 ** (len(signs) - 1)\n"
+                "    room = sum",
+            ),
+            "nine rows of one prompt",
         ),
     },
     "22L.3": {
@@ -341,6 +362,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
         "two results": (Edit("math.sqrt(n), rho", "math.sqrt(n)"), "3 values"),
         "borrowed": (Edit("    rho = ", "    import irlbook.stats\n    rho = "), "irlbook.stats"),
+        "no variance is full agreement": (
+            Edit(_RHO, _RHO.replace("else 0.0", "else 1.0")),
+            "without any variance",
+        ),
     },
     "22L.5": {
         "noise forgotten": (Edit(_Q, "q = rate"), "were forgotten"),
@@ -385,6 +410,11 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "one side of a half": (
             Edit(_N, "return math.ceil(variance * (errors / max(q - 0.5, 1e-3)) ** 2)"),
             "needs as many",
+        ),
+        "one prompt more": (Edit(_N, f"{_N} + 1"), "smallest number of prompts"),
+        "rho at most a half": (
+            Edit(_VARIANCE, f"rho = min(rho, 0.6)\n    {_VARIANCE}"),
+            "with rho = 1",
         ),
     },
     "22L.6": {
@@ -770,5 +800,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("    kept, noise = ", "    import irlbook.lm.costs\n    kept, noise = "),
             "irlbook.lm",
         ),
+        "a bill by another name": (
+            Edit('"dollars": bills', '"bill": bills'),
+            "six entries by name",
+        ),
+        "half a prompt": (Edit('order["power"]),', 'order["power"]) + 0.5,'), "whole numbers"),
     },
 }

@@ -38,6 +38,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("    return", "    x = x.detach()\n    return"),
             "through `x`",
         ),
+        "scaled by the shape": (
+            Edit("alpha / len(down)", "alpha / len(down) * weight.shape[1] / weight.shape[0]"),
+            "more outputs than inputs",
+        ),
     },
     "23L.2": {
         "up is not zero": (
