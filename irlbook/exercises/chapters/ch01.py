@@ -9,7 +9,7 @@ import numpy as np
 
 from irlbook import planning
 from irlbook.exercises import Criterion, Exercise, register
-from irlbook.exercises.expect import expect, expect_close, expect_length, expect_shape
+from irlbook.exercises.expect import as_array, expect, expect_close, expect_length, expect_shape
 from irlbook.mdp import TabularMDP
 
 
@@ -197,10 +197,14 @@ def check_visits(answer, rng):
             "the first step is not counted": want - start[:, None] * policy,
         },
     )
+    endless, pay = _random_world(rng, n_states, n_actions)
+    far, nobody = float(rng.uniform(0.99, 0.999)), np.zeros(n_states, dtype=bool)
+    got = as_array(answer(endless, nobody, policy, start, far), want.shape)
+    mdp = TabularMDP.create(endless, pay, start=start, discount=far)
     expect_close(
-        float((np.asarray(got) * mdp.reward).sum()),
+        float((got * pay).sum()),
         planning.expected_return(mdp, policy),
-        property="visits times rewards are the mean return (1.14)",
+        property="visits times rewards are the mean return (1.14), also where no episode ends",
         hint="test your answer with a reward of 1 in one state only",
     )
 
@@ -286,46 +290,46 @@ def _read(
     return goes_on, reward
 
 
+def _expect_arrays(got: Any, table: Table) -> None:
+    """The two arrays are those of the table."""
+    goes_on, reward = _read(table)
+    expect_close(
+        got[0],
+        goes_on,
+        what="the first array",
+        property="P[s, a, s'] is the chance to land in s' and go on",
+        hint="the same next state can stand in the list twice; and which entries go on?",
+        mistakes={
+            "a repeated successor overwrote the first one": lambda: _read(table, add=False)[0],
+            "moves that end the episode are counted as going on": lambda: _read(
+                table, minds_end=False
+            )[0],
+        },
+    )
+    expect_close(
+        got[1],
+        reward,
+        what="the second array",
+        property="r[s, a] is the mean of what the action pays, the last payment included",
+        hint="each entry pays its reward with its chance; ending does not take the pay back",
+        mistakes={
+            "rewards were added without their chances": lambda: _read(table, weigh=False)[1],
+            "the reward of the last move was lost": lambda: _read(table, pays_at_end=False)[1],
+        },
+    )
+
+
 def check_read_table(answer, rng):
-    tables = [_random_table(rng, int(rng.integers(4, 7)), 2), _plain_table("CliffWalking-v1")]
-    tables.append(_plain_table("FrozenLake-v1"))
-    for table in tables:
-        want, want_reward = _read(table)
-        got = expect_length(
-            answer(table), 2, hint="return two arrays: the moves that go on, and the mean rewards"
-        )
-        expect_close(
-            got[0],
-            want,
-            what="the first array",
-            property="P[s, a, s'] is the chance to land in s' and go on",
-            hint="the same next state can stand in the list twice; and which entries go on?",
-            mistakes={
-                "a repeated successor overwrote the first one": lambda t=table: _read(t, add=False)[
-                    0
-                ],
-                "moves that end the episode are counted as going on": lambda t=table: _read(
-                    t, minds_end=False
-                )[0],
-            },
-        )
-        expect_close(
-            got[1],
-            want_reward,
-            what="the second array",
-            property="r[s, a] is the mean of what the action pays, the last payment included",
-            hint="each entry pays its reward with its chance; ending does not take the pay back",
-            mistakes={
-                "rewards were added without their chances": lambda t=table: _read(t, weigh=False)[
-                    1
-                ],
-                "the reward of the last move was lost": lambda t=table: _read(t, pays_at_end=False)[
-                    1
-                ],
-            },
-        )
+    hint = "return two arrays: the moves that go on, and the mean rewards"
+    table = _random_table(rng, int(rng.integers(4, 7)), 2)
+    _expect_arrays(expect_length(answer(table), 2, hint=hint), table)
     for name in ("CliffWalking-v1", "FrozenLake-v1"):
-        goes_on, reward = (np.asarray(x) for x in answer(_plain_table(name)))
+        # Its ends are final, which those of the random table are not: first what that does.
+        table = _plain_table(name)
+        got = expect_length(answer(table), 2, hint=hint)
+        shape = (len(table), len(table[0]))
+        goes_on = as_array(got[0], (*shape, len(table)), what="the first array")
+        reward = as_array(got[1], shape, what="the second array")
         env = gymnasium.make(name)
         values = np.zeros(len(reward))
         for _ in range(400):
@@ -337,6 +341,7 @@ def check_read_table(answer, rng):
             property=f"planning on your arrays gives the right value of {name}",
             hint="print the row of a state next to the goal",
         )
+        _expect_arrays(got, table)
 
 
 register(

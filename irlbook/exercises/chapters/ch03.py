@@ -407,13 +407,13 @@ def check_implicit_reward(answer, rng):
                 property="what stands in padded positions does not matter",
                 hint="change a padded entry of each argument by hand: what moves?",
             )
-    none = np.zeros_like(mask)
-    expect_close(
-        answer(policy_logp, reference_logp, none, beta),
-        np.zeros(n),
-        property="a response without a token has the implicit reward 0",
-        hint="what is the sum of no logarithms?",
-    )
+    for empty in (np.arange(n) == rng.integers(n - 1), np.ones(n, dtype=bool)):
+        expect_close(
+            answer(policy_logp, reference_logp, mask & ~empty[:, None], beta),
+            np.where(empty, 0.0, want),
+            property="a response without a token has the implicit reward 0",
+            hint="what is the sum of no logarithms?",
+        )
 
 
 register(

@@ -323,10 +323,13 @@ def check_mixture(answer, rng):
             "it is the policy with the largest share": policies[int(shares.argmax())],
         },
     )
-    visits = _occupancy(P, start, got, discount)
+    far = float(rng.uniform(0.98, 0.995))
+    got = expect_distribution(answer(P, start, far, policies, shares), (n_states, n_actions))
+    rho = np.array([_occupancy(P, start, p, far) for p in policies])
+    gap = _occupancy(P, start, got, far) - np.tensordot(shares, rho, axes=1)
     expect(
-        bool(np.abs(visits - mixed).max() < 1e-6),
-        property="its own occupancy is the mixture's",
+        bool(np.abs(gap).max() < 1e-6),
+        property="its own occupancy is the mixture's, also where the discount reaches far",
         hint="compute the occupancy of what you return, and compare",
     )
 

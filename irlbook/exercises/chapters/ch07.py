@@ -43,13 +43,13 @@ def check_reward_gradient(answer, rng):
     expert_plan = planning.soft_policy_iteration(mdp.with_reward(rng.normal(size=mdp.n_states)))
     expert = planning.occupancy_measure(mdp, expert_plan.policy).sum(axis=1)
 
-    def value_and_visits(w1, b1, w2):
-        reward = np.tanh(features @ w1 + b1) @ w2
-        plan = planning.soft_policy_iteration(mdp.with_reward(reward), tolerance=1e-12)
-        visits = planning.occupancy_measure(mdp, plan.policy).sum(axis=1)
-        return mdp.start @ plan.values - expert @ reward, visits
+    def value_and_visits(world, expert, w1, b1, w2):
+        reward = np.where(world.terminal, 0.0, np.tanh(features @ w1 + b1) @ w2)
+        plan = planning.soft_policy_iteration(world.with_reward(reward), tolerance=1e-12)
+        visits = planning.occupancy_measure(world, plan.policy).sum(axis=1)
+        return world.start @ plan.values - expert @ reward, visits
 
-    model = value_and_visits(inner, bias, outer)[1]
+    model = value_and_visits(mdp, expert, inner, bias, outer)[1]
     arguments = (features, inner, bias, outer)
     gap = model - expert
     hidden = np.tanh(features @ inner + bias)
@@ -80,16 +80,30 @@ def check_reward_gradient(answer, rng):
                 if not (i == 2 and key.startswith("the slope"))
             },
         )
-    # The chain rule against the dual itself, in one random direction.
+    # The chain rule against the dual itself, in one random direction, and in a world that ends:
+    # there the visits of model and expert do not add up to the same.
+    moves, end = mdp.dense(), int(rng.integers(mdp.n_states))
+    world = TabularMDP.create(moves, mdp.reward, discount=mdp.discount, terminal=[end])
+    soonest = np.eye(mdp.n_actions)[moves[:, :, end].argmax(axis=1)]
+    expert = planning.occupancy_measure(world, soonest).sum(axis=1)
+    model = value_and_visits(world, expert, inner, bias, outer)[1]
+    parts = expect_length(
+        answer(*arguments, model, expert),
+        3,
+        hint="return three gradients, in the order inner, bias, outer",
+    )
     push = [rng.normal(size=p.shape) for p in (inner, bias, outer)]
     ends = [
-        value_and_visits(*(p + h * d for p, d in zip((inner, bias, outer), push, strict=True)))[0]
+        value_and_visits(
+            world, expert, *(p + h * d for p, d in zip((inner, bias, outer), push, strict=True))
+        )[0]
         for h in (1e-5, -1e-5)
     ]
     along = sum((as_array(g, d.shape) * d).sum() for g, d in zip(parts, push, strict=True))
     expect(
         abs(along - (ends[0] - ends[1]) / 2e-5) < 1e-4 * max(1.0, abs(along)),
-        property="finite differences of the dual agree with the gradient",
+        property="finite differences of the dual agree with the gradient, also where the expert "
+        "ends its episodes sooner than the model",
         hint="compare with finite differences of (7.1) one weight at a time",
     )
 
@@ -263,15 +277,18 @@ def check_fisher_information(answer, rng):
             "you took the mean over choices": want / counts.sum(),
         },
     )
-    shift = slopes + rng.normal(size=(n_states, 1, n_features))
-    expect_close(
-        answer(counts, plan.policy, shift, beta),
-        want,
-        rtol=1e-5,
-        atol=1e-6,
-        property="what all actions of a state share carries no information",
-        hint="a slope that is the same for every action changes no choice",
-    )
+    for size in (1.0, 1e6):
+        shift = slopes + size * rng.normal(size=(n_states, 1, n_features))
+        expect_close(
+            answer(counts, plan.policy, shift, beta),
+            want,
+            rtol=1e-5,
+            atol=1e-6,
+            property="what all actions of a state share carries no information, however large "
+            "it is",
+            hint="a slope that is the same for every action changes no choice; the difference of "
+            "two large products has few digits left",
+        )
 
 
 register(

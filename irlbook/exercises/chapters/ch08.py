@@ -268,9 +268,15 @@ def check_train_and_pay(answer, rng):
         property="the discriminator was trained for `steps` steps of size `rate`, from scores 0",
         hint="after three steps it is far from the best one, and so is the pay",
     )
+    alone = rng.choice(expert.size, size=3, replace=False)
+    one, other = expert.copy(), policy.copy()
+    one.flat[alone[:2]], other.flat[alone[1:]] = 0.0, 0.0  # a pair each of one only, one of nobody
+    one, other = one / one.sum(), other / other.sum()
+    pay = as_array(answer(one, other, 20, 1.0), expert.shape)
     expect(
-        bool(np.corrcoef(as_array(got, (4, 3)).ravel(), np.log(expert / policy).ravel())[0, 1] > 0),
-        property="more is paid where the expert goes more often",
+        np.sign(np.round(pay - np.log(2), 9)) == np.sign(one - other),
+        property="more is paid where the expert goes more often, also where only one of the two "
+        "ever goes",
         hint="follow the sign of one score from the labels to the pay",
     )
     expect_close(

@@ -8,6 +8,7 @@ import numpy as np
 
 from irlbook.exercises import Criterion, Exercise, register
 from irlbook.exercises.expect import (
+    as_array,
     expect,
     expect_close,
     expect_legend,
@@ -91,9 +92,16 @@ def check_sft_loss(answer, rng):
     other = torch.from_numpy(logits.copy())
     position = np.arange(width)
     used = (position >= prompt[:, None] - 1) & (position < total[:, None] - 1)
-    other[torch.from_numpy(~used)] = torch.from_numpy(50 * rng.normal(size=(vocabulary,)))
+    other[torch.from_numpy(~used)] = torch.from_numpy(1000 + 50 * rng.normal(size=(vocabulary,)))
+    got = answer(other, torch.from_numpy(ids), torch.from_numpy(prompt), torch.from_numpy(total))
+    expect(
+        np.isfinite(as_array(got, (), finite=False)),
+        property="logits that predict no token of a response do not matter",
+        hint="a maximum that is subtracted must be that of the same position",
+        detail="large ones elsewhere make the loss infinite",
+    )
     expect_close(
-        answer(other, torch.from_numpy(ids), torch.from_numpy(prompt), torch.from_numpy(total)),
+        got,
         mean(),
         property="logits that predict no token of a response do not matter",
         hint="position t - 1 predicts the token at position t",

@@ -125,6 +125,22 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "01.3": {
+        "five hundred steps": (
+            Edit(
+                "d = np.linalg.solve(np.eye(len(start)) - discount * P_pi.T, start)",
+                "d = start\n    for _ in range(500):\n        d = start + discount * P_pi.T @ d",
+            ),
+            "where no episode ends",
+        ),
+        "the last state is the end where none is said to be": (
+            Edit(
+                "    P_pi[terminal]",
+                "    if not terminal.any():\n"
+                "        terminal = np.arange(len(start)) == len(start) - 1\n"
+                "    P_pi[terminal]",
+            ),
+            "where no episode ends",
+        ),
         "one terminal state only": (
             Edit(
                 "P_pi[terminal]",
@@ -194,6 +210,27 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "01.4": {
+        "an empty row made to stay": (
+            Edit(
+                "    return P, r",
+                "    stays = np.arange(n_states)\n"
+                "    P[stays, :, stays] += P.sum(axis=2) == 0.0\n"
+                "    return P, r",
+            ),
+            "right value of CliffWalking",
+        ),
+        "pay on entering an end left to the end": (
+            (
+                Edit(
+                    "    for s in",
+                    "    moves = {s: [m for a in table[s].values() for m in a] for s in table}\n"
+                    "    ends = {s for s in table if all(ended for *_, ended in moves[s])}\n"
+                    "    for s in",
+                ),
+                Edit("p * paid", "p * paid * (s2 not in ends)"),
+            ),
+            "right value of FrozenLake",
+        ),
         "stops reading at an end": (
             Edit(
                 "if not ended:",

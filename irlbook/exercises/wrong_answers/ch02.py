@@ -201,6 +201,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "targets": (Edit("return advantages", "return advantages + values"), "values added"),
     },
     "02.4": {
+        "silent where nothing has moved": (
+            Edit("silent = good | bad", "silent = good | bad | (ratio == 1.0)"),
+            "nothing has moved yet",
+        ),
         "advantages normalised": (
             Edit(
                 "    loss = ",

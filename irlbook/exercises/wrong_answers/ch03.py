@@ -243,6 +243,15 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "03.4": {
+        "reduceat": (
+            """
+            def implicit_reward(policy_logp, reference_logp, mask, beta):
+                lengths = mask.sum(axis=1)
+                ratio = policy_logp[mask] - reference_logp[mask]
+                return beta * np.add.reduceat(ratio, np.cumsum(lengths) - lengths)
+            """,
+            "without a token",
+        ),
         "the first tokens": (
             "def implicit_reward(policy_logp, reference_logp, mask, beta):\n"
             "    return np.array([\n"

@@ -75,6 +75,32 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "04.2": {
+        "without a way back each error costs one step": (
+            Edit(
+                "    off, total",
+                "    if back == 0:\n        return error * horizon\n    off, total",
+            ),
+            "law of one error",
+        ),
+        "an error rate kept above zero": (
+            Edit("    off, total", "    error = max(error, 1e-6 * (back > 0))\n    off, total"),
+            "without errors nothing is paid",
+        ),
+        "who errs for certain is always off the road": (
+            Edit("    off, total", "    if error == 1:\n        return horizon\n    off, total"),
+            "a certain error",
+        ),
+        "a single step is free": (
+            Edit("    off, total", "    if horizon == 1:\n        return 0.0\n    off, total"),
+            "one step costs",
+        ),
+        "with a certain way back each step can err": (
+            Edit(
+                "    off, total",
+                "    if back == 1:\n        return error * horizon\n    off, total",
+            ),
+            "a certain way back",
+        ),
         "starts off the road": (
             Edit("off, total = 0.0, 0.0", "off, total = 1.0, 0.0"),
             "expected number of steps",

@@ -4,6 +4,10 @@ from irlbook.exercises.model import Edit, WrongAnswer
 
 WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
     "05.1": {
+        "a reward that is the same everywhere explains nothing": (
+            Edit("    gains", "    if np.ptp(reward) == 0:\n        return -1.0\n    gains"),
+            "on the edge of the cone",
+        ),
         "first state left out": (
             Edit("for s in range(n_states)", "for s in range(1, n_states)"),
             "left out|smallest of all",
@@ -197,6 +201,14 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "zero over zero": (Edit("if length > 0 else 0.0", ""), "nothing new|finite|stays|NaN"),
     },
     "05.4": {
+        "two hundred steps": (
+            Edit(
+                "visits = np.linalg.solve(np.eye(len(start)) - discount * moves.T, start)",
+                "visits = start\n        for _ in range(200):\n"
+                "            visits = start + discount * moves.T @ visits",
+            ),
+            "discount reaches far",
+        ),
         "starts anywhere": (
             Edit("moves.T, start)", "moves.T, np.ones_like(start) / len(start))"),
             "visits every state",

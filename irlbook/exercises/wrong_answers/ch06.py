@@ -4,6 +4,10 @@ from irlbook.exercises.model import Edit, WrongAnswer
 
 WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
     "06.1": {
+        "mean over different demonstrations": (
+            Edit("/ len(demonstrations)", "/ len({tuple(states) for states, _ in demonstrations})"),
+            "twice changes nothing",
+        ),
         "all as long as the first": (
             (
                 Edit("    for states", "    n = len(demonstrations[0][1])\n    for states"),
@@ -186,6 +190,15 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "06.3": {
+        "the last state is the end where none is said to be": (
+            Edit(
+                "    here = ",
+                "    if not terminal.any():\n"
+                "        terminal = np.arange(len(start)) == len(start) - 1\n"
+                "    here = ",
+            ),
+            "without terminal states",
+        ),
         "terminal states of the start act": (
             Edit("here = np.where(terminal, 0.0, start)", "here = start"),
             "begins in a terminal state",

@@ -4,6 +4,17 @@ from irlbook.exercises.model import Edit, WrongAnswer
 
 WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
     "07.1": {
+        "as many steps of the expert as of the model": (
+            Edit(
+                "- expert_visits",
+                "- expert_visits * model_visits.sum() / expert_visits.sum()",
+            ),
+            "ends its episodes sooner",
+        ),
+        "signal centred": (
+            Edit("    back =", "    signal = signal - signal.mean()\n    back ="),
+            "ends its episodes sooner",
+        ),
         "outer weights missing": (
             Edit("signal[:, None] * outer * (1", "signal[:, None] * np.ones_like(outer) * (1"),
             "times dr/dtheta",
@@ -72,6 +83,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "07.2": {
+        "no choice counts more than ten times": (
+            Edit("counts * log_policy", "np.minimum(counts, 10) * log_policy"),
+            "three times as much",
+        ),
         "logarithm of a probability": (
             Edit(
                 "scaled - top - np.log(np.exp(scaled - top).sum(axis=1, keepdims=True))",
@@ -161,6 +176,19 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "07.3": {
+        "mean of products less product of means": (
+            (
+                Edit("slopes - expected[:, None]", "slopes"),
+                Edit(
+                    "    return",
+                    "    seen = counts.sum(axis=1)\n"
+                    "    products = np.einsum('s,sk,sl->kl', seen, expected, expected)\n"
+                    "    information -= products / beta**2\n"
+                    "    return",
+                ),
+            ),
+            "however large it is",
+        ),
         "the actions taken for the policy": (
             Edit(
                 "    expected = ",

@@ -105,6 +105,13 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "AIRL for all": (Edit('if method == "GAIL":', 'if method == "none":'), "GAIL"),
     },
     "08.3": {
+        "its occupancy for the policy of the expert": (
+            Edit(
+                "    d = ",
+                "    if np.allclose(expert, occupancy):\n        return expert\n    d = ",
+            ),
+            "when the policy is the expert",
+        ),
         "step added": (
             Edit(
                 "new = policy * np.exp(step * (q - values[:, None]))",
@@ -177,6 +184,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "08.4": {
+        "not trained where the learner never goes": (
+            Edit("rate * (", "rate * (policy > 0) * ("),
+            "only one of the two",
+        ),
         "the best discriminator at once": (
             Edit(
                 "    return -np.log(1.0 - d)",

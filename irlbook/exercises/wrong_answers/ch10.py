@@ -140,6 +140,10 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         "overflow": (Edit("top = x.max()", "top = 0.0"), "overflow|finite"),
     },
     "10.3": {
+        "chances kept above zero": (
+            Edit("    reach = ", "    policy = np.maximum(policy, 1e-8)\n    reach = "),
+            "neither ever says",
+        ),
         "finished rows not zero": (
             Edit("reach = np.where(children[:, 0] >= 0, reach, 0.0)", "pass"),
             "finished responses are not zero",

@@ -34,6 +34,13 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "02L.2": {
+        "a single one stays as it is": (
+            Edit(
+                "    if (adv",
+                "    if len(advantages) == 1:\n        return advantages\n    if (adv",
+            ),
+            "all the same become zeros(?!,)",
+        ),
         "sample deviation": (
             Edit("centred.square().mean().sqrt()", "advantages.std()"),
             "B - 1",

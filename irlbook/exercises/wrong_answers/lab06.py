@@ -4,6 +4,18 @@ from irlbook.exercises.model import Edit, WrongAnswer
 
 WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
     "06L.1": {
+        "an entry forgotten": (Edit('        "horizon": 15,\n', ""), "its five entries"),
+        "actions first": (
+            Edit('"transitions": transitions', '"transitions": transitions.swapaxes(0, 1)'),
+            r"is \(S, A, S\)",
+        ),
+        "the reward is the only feature": (
+            (
+                Edit("axis=1)", "axis=1) @ np.array([[-1.5], [2.0], [0.5]])"),
+                Edit("weights = np.array([-1.5, 2.0, 0.5])", "weights = np.array([1.0])"),
+            ),
+            "2 to 6 features",
+        ),
         "too small": (Edit("side, wind = 5", "side, wind = 3"), "12 to 100 states|an error"),
         "no wind": (Edit("wind = 5, 0.25", "wind = 5, 0.0"), "chance plays a part"),
         "probability is lost": (Edit("+= 1 - wind", "+= 0.9 - wind"), "sum to one"),

@@ -4,6 +4,13 @@ from irlbook.exercises.model import Edit, WrongAnswer
 
 WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
     "10L.1": {
+        "one maximum for the whole batch": (
+            Edit(
+                "logits[:, :-1].log_softmax(-1)",
+                "((z := logits[:, :-1] - logits.max()) - z.exp().sum(-1, keepdim=True).log())",
+            ),
+            "predict no token",
+        ),
         "prompt counted": (
             Edit("(position >= prompt_lengths[:, None]) & ", ""),
             "as if the prompt's tokens count",
@@ -56,6 +63,14 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
         ),
     },
     "10L.2": {
+        "each prompt once": (
+            Edit(
+                "return [row[a:b].tolist() for row, a, b in zip(ids, first, lengths, strict=True)]",
+                "rows = zip(prompts, ids, first, lengths, strict=True)\n"
+                "    return list({tuple(x): row[a:b].tolist() for x, row, a, b in rows}.values())",
+            ),
+            "one response for each prompt",
+        ),
         "last column": (
             Edit(".logits[rows, lengths - 1]", ".logits[:, -1]"),
             "distribution of the model|shape|vocabulary|IndexError",
