@@ -126,7 +126,10 @@ def half_nan(prompts, responses):
         (half_nan, "nan for the prompt 'How was the cafe.*not finite for 32"),
         (lambda prompts, responses: [1.0], r"shape \(1,\) for 256 responses.*How was the bus"),
         (lambda prompts, responses: None, "gave None for 256 responses.*How was the bus.*return"),
-        (lambda prompts, responses: ["good"] * len(prompts), "raised ValueError.*How was the bus"),
+        (
+            lambda prompts, responses: ["good"] * len(prompts),
+            "gave .'good'.*for 256 responses.*are no numbers",
+        ),
     ],
 )
 def test_a_broken_reward_is_named_with_its_prompt(start, reward, words):

@@ -62,7 +62,7 @@ def call(reward: Reward, prompts: list[Any], responses: list[str]) -> np.ndarray
         ) from error
     try:
         return np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # the last: a tensor with gradients
         raise RewardError(
             f"the reward gave {shown(given)} for {len(responses)} responses, which are no numbers "
             f"({error}). It gives one number a response: a list of floats, or an array."
