@@ -8,6 +8,8 @@ same cells run with a real model on a GPU:
     IRLBOOK_DEVICE        cpu (default) or cuda
     IRLBOOK_PRECISION     float32 (default) or bfloat16
     IRLBOOK_CACHE         where models that were fine-tuned on the way are kept
+
+A path is seen from the folder in which `irlbook run` or `irlbook lab` is called.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from irlbook.errors import InvalidHyperparameterError
+from irlbook.data.files import FOLDER, find_data, is_hub_name
+from irlbook.errors import DataNotFoundError, InvalidHyperparameterError
 
-__all__ = ["DEVICES", "PRECISIONS", "Profile", "load"]
+__all__ = ["DEVICES", "PRECISIONS", "Profile", "load", "whole_paths"]
 
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
@@ -43,6 +46,8 @@ def load(environment: Mapping[str, str] | None = None) -> Profile:
     Raises:
         InvalidHyperparameterError: an unknown device or precision. Whether there is a GPU is asked
             when it is used.
+        DataNotFoundError: there are no such preferences, and it is no name of the hub either. A
+            chapter would otherwise find out after minutes.
     """
     found = os.environ if environment is None else environment
     values = {name: found.get(f"IRLBOOK_{name.upper()}") for name in Profile.__annotations__}
@@ -51,7 +56,28 @@ def load(environment: Mapping[str, str] | None = None) -> Profile:
             raise InvalidHyperparameterError(
                 f"IRLBOOK_{name.upper()} is {values[name]!r}; use {' or '.join(known)}."
             )
+    if (named := values["preferences"]) and not is_hub_name(named):
+        try:
+            find_data(named)
+        except DataNotFoundError as error:
+            raise DataNotFoundError(f"IRLBOOK_PREFERENCES: {error}") from None
     chosen: dict[str, Any] = {name: value for name, value in values.items() if value}
     if "cache" in chosen:
         chosen["cache"] = Path(chosen["cache"]).expanduser()
     return Profile(**chosen)
+
+
+def whole_paths(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment in which the book's variables hold whole paths.
+
+    A kernel works in the folder of its notebook, where "pairs.jsonl" would mean another file than
+    in the folder of the person who typed it. What is no path here, such as a name of the hub,
+    stays.
+    """
+    whole = dict(environment)
+    for name in ("IRLBOOK_MODEL", "IRLBOOK_PREFERENCES", "IRLBOOK_CACHE", FOLDER):
+        path = Path(whole.get(name, "")).expanduser()
+        # A folder for the cache is made when it is needed.
+        if whole.get(name) and (name == "IRLBOOK_CACHE" or path.exists()):
+            whole[name] = str(path.resolve())
+    return whole

@@ -61,6 +61,22 @@ def test_build_repeats_byte_for_byte_and_counts_the_cost(tmp_path):
     assert list(tmp_path.iterdir()) == [path]  # no temporary file is left
 
 
+def test_a_path_in_a_variable_is_seen_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "pairs.jsonl").touch()
+    path = save(
+        notebook(
+            "# 1 · A title",
+            "from irlbook import profiles\nprint(profiles.load().preferences)",
+        ),
+        tmp_path / "elsewhere" / "01_a.ipynb",
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IRLBOOK_PREFERENCES", "pairs.jsonl")
+    done = notebooks.execute(path)
+    assert done.notebook.cells[1].outputs[0].text == f"{tmp_path / 'pairs.jsonl'}\n"
+
+
 def test_failing_cell_is_named_and_what_ran_is_kept(tmp_path):
     path = save(notebook("# A", "x = 1\nprint(x)", "\n1 / 0", "y = 2"), tmp_path / "a.ipynb")
     before = path.read_bytes()

@@ -25,6 +25,7 @@ from nbformat import NotebookNode
 
 import irlbook
 from irlbook.errors import CellFailedError, CellTimeoutError, MissingDependencyError, NotebookError
+from irlbook.profiles import whole_paths
 
 __all__ = [
     "COST",
@@ -249,7 +250,8 @@ def execute(
         timeout: seconds that one cell may take; None for no limit.
         progress: called before each code cell and once at the end.
         first: a line of Python that the kernel runs as it starts; an error in it is only logged.
-        env: variables of the kernel, besides those of this process.
+        env: variables of the kernel, besides those of this process; paths in the latter are seen
+            from the current folder.
         keep_going: whether the cells after one that raised an error are executed, too.
 
     Raises:
@@ -277,7 +279,7 @@ def execute(
         shutdown_kernel="immediate",
         record_timing=False,
     )
-    variables = {"OMP_NUM_THREADS": "1", **os.environ, **(env or {})}
+    variables = {"OMP_NUM_THREADS": "1", **whole_paths(os.environ), **(env or {})}
     failed: list[str] = []
     started = time.perf_counter()
     with client.setup_kernel(cleanup_kc=True, cwd=str(path.resolve().parent), env=variables):

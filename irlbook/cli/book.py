@@ -13,6 +13,7 @@ import typer
 
 from irlbook.cli.options import next_step, with_example
 from irlbook.errors import IrlbookError, NotebookError
+from irlbook.profiles import whole_paths
 
 __all__ = [
     "Names",
@@ -169,7 +170,7 @@ def lab(
     command += ["--allow-root"] * allow_root + options
     settings = Path(working_copy.__file__).parent / "jupyter"
     paths = [str(settings), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-    env = {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
+    env = {**whole_paths(os.environ), "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
     raise typer.Exit(hand_over(command, env))
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "SUFFIXES",
     "atomic",
     "find_data",
+    "is_hub_name",
     "loads",
     "read_rows",
     "umask",
@@ -65,6 +66,11 @@ FOREIGN = {  # how files begin that are often taken for data
 }
 
 _HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether this could be "owner/name" of the Hugging Face hub."""
+    return bool(_HUB_NAME.fullmatch(name)) and not name.endswith(SUFFIXES)
 
 
 class Row(NamedTuple):
@@ -126,7 +132,7 @@ def read_rows(
     try:
         path = find_data(name)
     except DataNotFoundError:
-        if isinstance(name, str) and _HUB_NAME.fullmatch(name) and not name.endswith(SUFFIXES):
+        if isinstance(name, str) and is_hub_name(name):
             yield from _read_hub(name, split or usual_split)
             return
         raise
