@@ -101,3 +101,28 @@ def test_what_does_not_fit_is_named(problem):
         penalised_rewards(features, weights, -covariance, 1.0, anchor)
     with pytest.raises(NotConvergedError, match="short of the best"):
         solve(problem, tolerance=-1.0)
+
+
+def test_a_response_is_charged_its_distance_from_the_anchor_in_standard_deviations(problem):
+    _, features, weights, covariance, anchor = problem
+    found = penalised_rewards(features, weights, covariance, 0.7, anchor)
+    for phi, reward in zip(features, found, strict=True):
+        doubt = np.sqrt((phi - anchor) @ covariance @ (phi - anchor))
+        assert reward == pytest.approx(phi @ weights - 0.7 * doubt)
+    free = penalised_rewards(features, weights, covariance, 0.0, anchor)
+    np.testing.assert_allclose(free, features @ weights)
+
+
+def test_a_covariance_is_symmetric_and_of_full_rank_and_fits_the_anchor(problem):
+    _, features, weights, covariance, anchor = problem
+    flat, skew = np.diag([1.0, 1.0, 0.0]), covariance + np.triu(np.ones((3, 3)), 1)
+    for bad in (flat, skew):
+        with pytest.raises(InvalidHyperparameterError, match="symmetric and positive definite"):
+            penalised_rewards(features, weights, bad, 1.0, anchor)
+    for radius in (np.nan, -1e-9):
+        with pytest.raises(InvalidHyperparameterError, match="must not be negative"):
+            penalised_rewards(features, weights, covariance, radius, anchor)
+    with pytest.raises(ShapeError, match=r"anchor \(2,\) need K = 3"):
+        penalised_rewards(features, weights, covariance, 1.0, anchor[:2])
+    with pytest.raises(ShapeError, match="they need one K"):
+        penalised_rewards(features[0], weights, covariance, 1.0, anchor)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch import nn
 
 from irlbook.errors import (
@@ -116,6 +117,27 @@ def test_spectators_change_nothing_and_are_averaged_over_micro_batches(groups, t
     assert watch.take()["watch_length"] == pytest.approx(np.mean(first))
 
 
+def test_a_member_that_cannot_be_scaled_is_named_by_its_place(groups):
+    with pytest.raises(UninformativeDataError, match=r"member 2 \(counted from 0\)"):
+        oo.RewardEnsemble([Linear(), Linear(2.0), Linear(0.0)]).standardise(groups)
+
+
+def test_a_price_of_length_may_be_nothing_and_not_nan(tree):
+    torch.testing.assert_close(oo.LengthPenalty(Linear(), 0.0, 4.0)(tree), Linear()(tree))
+    with pytest.raises(InvalidHyperparameterError, match="price is nan"):
+        oo.LengthPenalty(Linear(), float("nan"), 4.0)
+
+
+def test_spectators_carry_no_gradient_and_the_reward_does(groups):
+    reward, spectator = Linear(), Linear(0.0, 1.0)
+    for module in (reward, spectator):
+        module.w.requires_grad_()
+    watch = oo.Watch(reward, {"watch_length": spectator})
+    watch(collate(groups[:2])).sum().backward()
+    assert reward.w.grad.any() and spectator.w.grad is None
+    assert set(watch.take()) == {"watch_length"} and watch.take() == {}
+
+
 # Reading curves
 
 
@@ -168,6 +190,38 @@ def test_length_control_without_a_difference_is_the_win_rate():
         oo.length_controlled_win_rate(np.array([2.0]), np.zeros(1))
 
 
+def test_a_curve_is_read_up_to_its_largest_kl_itself():
+    kl, values = np.array([0.0, 2.0, 1.0, 4.0]), np.array([0.0, 1.0, 7.0, 2.0])
+    found = oo.at_kl(kl, values, [0.0, 2.0, 4.0, 4.0 + 1e-9])
+    np.testing.assert_allclose(found, [0.0, 1.0, 2.0, np.nan])
+    for bad in ((kl[None], values[None]), (kl, values[1:])):
+        with pytest.raises(ShapeError, match="flat and alike"):
+            oo.at_kl(*bad, [1.0])
+
+
+def test_length_control_is_a_penalised_regression_of_the_judge():
+    rng = np.random.default_rng(3)
+    wins, longer = rng.integers(0, 3, 40) / 2, rng.normal(1.0, 3.0, 40)
+    x = np.tanh(longer / longer.std())
+
+    def loss(v, l2):
+        z = v[0] + v[1] * x
+        return (np.log1p(np.exp(z)) - wins * z).mean() + l2 / 2 * v @ v
+
+    for l2 in (0.3, 1e-4):
+        a, b = minimize(loss, np.zeros(2), args=(l2,), tol=1e-12).x
+        assert abs(b) > 0.01
+        found = oo.length_controlled_win_rate(wins, longer, l2)
+        assert found == pytest.approx(1 / (1 + np.exp(-a)), abs=1e-6)
+    assert found == oo.length_controlled_win_rate(wins, longer)  # the penalty if none is given
+    for bad in ((wins, longer[1:]), (wins[:0], longer[:0]), (wins[None], longer[None])):
+        with pytest.raises(ShapeError, match="flat and alike"):
+            oo.length_controlled_win_rate(*bad)
+    for wrong in (-0.1, 1.1, np.nan):
+        with pytest.raises(RewardError, match=r"\[0, 1\]"):
+            oo.length_controlled_win_rate(np.array([wrong, 0.5]), np.zeros(2))
+
+
 # When to stop
 
 
@@ -187,6 +241,19 @@ def test_a_budget_stops_when_the_smoothed_column_exceeds_it():
     rule = oo.when_above("kl", 2.0, window=2)
     assert oo.stops_at(rule, rows_of("kl", [0.0, 1.0, 2.5, 2.5, 9.0])) == 4
     assert "above 2" in rule(rows_of("kl", [5.0]))
+
+
+def test_rules_without_settings_smooth_over_three_and_wait_for_six():
+    values = [0.0, 0.0, 6.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    rows = rows_of("watch", values)  # smoothed: 0 0 2 2 2 0 ...
+    np.testing.assert_allclose(oo.smooth(values)[:6], [0, 0, 2, 2, 2, 0])
+    assert oo.best_row("watch", rows) == 2
+    assert oo.stops_at(oo.when_falls("watch"), rows) == 9  # row 8 is the sixth after row 2
+    assert oo.when_falls("watch")(rows[:9]) == "watch has been below its best for 6 iterations"
+    assert oo.when_falls("watch")(rows[:8]) is None
+    rule = oo.when_above("watch", 2.0)
+    assert rule(rows) is None and rule(rows[:3]) is None  # at the limit is not above it
+    assert oo.when_above("watch", 1.9)(rows[:3]) == "watch is 2, above 1.9" and rule([]) is None
 
 
 # The study

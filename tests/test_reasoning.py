@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from irlbook import data, errors
 from irlbook.data.records import ReasoningTrace
+from irlbook.lm.trees import collate
 from irlbook.posttraining import (
     many_samples,
     mistake_finding,
@@ -23,6 +26,7 @@ from irlbook.posttraining import (
 from irlbook.posttraining.policy_gradient import clipped_surrogate, grpo_advantage
 from irlbook.tasks import arithmetic, remainders
 from irlbook.tasks.arithmetic import Operation, Problem
+from irlbook.training import Batch
 
 SAM = Problem("Sam has $15. Buys $8. Sells $4.", 15, (Operation("+", 8), Operation("-", 4)), 5)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -305,6 +309,78 @@ def test_the_step_classifier_learns_a_word():
     assert mistake_finding.found_exactly(chains[40:], model.first_mistake).all()
     with pytest.raises(errors.UninformativeDataError):
         mistake_finding.fit_step_classifier([trace("fine")])
+
+
+def test_question_features_by_hand():
+    def place(word, buckets=1024):
+        return zlib.crc32(word.encode()) % buckets
+
+    (row,) = prompt_choice.question_features(["Sam has 3. Sam has 4.5."])
+    words = ["sam", "has", "<n>", "sam", "has", "<n>"]
+    counts = Counter(place(w) for w in [*words, *map("_".join, itertools.pairwise(words))])
+    assert row.shape == (1027,) and set(np.flatnonzero(row[:1024])) == set(counts)
+    for k, n in counts.items():
+        assert row[k] == pytest.approx(math.log1p(n))
+    assert row[1024:].tolist() == pytest.approx([math.log(6), 2, 3])  # words, numbers, full stops
+    (few,) = prompt_choice.question_features(["$ 5 %"], buckets=2)
+    assert few[2:].tolist() == pytest.approx([math.log(3), 1, 0])
+    assert not prompt_choice.question_features([""])[0].any()
+
+
+def test_a_table_without_interaction_has_the_likelihood_that_it_says():
+    rng = np.random.default_rng(1)
+    right = rng.random((60, 3)) < 1 / (1 + np.exp(-rng.normal(size=(60, 1)) - [0.8, 0.0, -0.5]))
+    model = prompt_choice.fit_no_interaction(right, grid=9)
+    assert model.ease.shape == (9,) and np.ptp(model.ease) == pytest.approx(16)
+    assert model.strength.sum() == pytest.approx(0, abs=1e-9)
+    assert model.share.sum() == pytest.approx(1)
+    p = 1 / (1 + np.exp(-model.ease[:, None] - model.strength))
+    np.testing.assert_allclose(model.chances, p)
+    like = np.array([model.share @ np.where(y, p, 1 - p).prod(axis=1) for y in right])
+    assert model.log_likelihood == pytest.approx(np.log(like).mean(), abs=1e-6)
+    assert model.best_prompt == pytest.approx((model.share @ p).max())
+    assert model.any_prompt == pytest.approx(model.share @ (1 - (1 - p).prod(axis=1)))
+    np.testing.assert_allclose(model.share @ p, right.mean(axis=0), atol=1e-4)  # as at any maximum
+    assert len(prompt_choice.fit_no_interaction(right).share) == 31
+    for bad in (right[0], right[:0]):
+        with pytest.raises(errors.ShapeError, match="questions, prompts"):
+            prompt_choice.fit_no_interaction(bad)
+    for constant in (0, 1):  # never right, always right
+        table = right.copy()
+        table[:, 1] = constant
+        with pytest.raises(errors.UninformativeDataError, match="no finite strength"):
+            prompt_choice.fit_no_interaction(table)
+
+
+def test_a_score_of_0_is_no_yes_and_half_a_label_is_no_yes():
+    goal = process_rewards.label_objective()
+    tree = collate([([1], [[2]])] * 3)
+    batch = Batch(tree, torch.arange(3), None, {"label": torch.tensor([0.5, 1.0, 0.6])})
+    found = goal.values(torch.tensor([0.0, 0.0, 1.0]), batch)
+    assert found["accuracy"].tolist() == [1.0, 0.0, 1.0] and goal.name == "label"
+    with pytest.raises(errors.ShapeError, match="one axis"):
+        process_rewards.area_under_curve([1.0, 2.0], [1])
+    with pytest.raises(errors.ShapeError, match="one a piece"):
+        process_rewards.solution_score([[0.5]])
+
+
+def test_the_clip_if_none_is_given_is_a_fifth_on_both_sides():
+    p, options = [0.6, 0.3, 0.1], {"steps": 4, "rate": 1.0}
+    usual = spurious.expected_update(p, 4, **options)
+    np.testing.assert_array_equal(usual, spurious.expected_update(p, 4, **options, clip=(0.2, 0.2)))
+    for other in ((0.1, 0.2), (0.2, 0.1)):
+        assert np.abs(usual[0] - spurious.expected_update(p, 4, **options, clip=other)[0]).max() > 0
+    runs = [
+        spurious.simulate(p, 4, np.random.default_rng(0), runs=50, iterations=2, **options, **more)
+        for more in ({}, {"clip": (0.2, 0.2)})
+    ]
+    np.testing.assert_array_equal(*runs)
+    counts = np.array([[2, 0, 1]]), np.array([[0, 3, 0]])
+    start = np.log([p])
+    np.testing.assert_array_equal(
+        spurious.inner_steps(start, *counts, **options),
+        spurious.inner_steps(start, *counts, **options, clip=(0.2, 0.2)),
+    )
 
 
 # --- real data, and what is stored ----------------------------------------------------------------

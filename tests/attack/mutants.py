@@ -2,6 +2,10 @@
 
     pip install mutmut && python tests/attack/mutants.py planning --n 100 --seed 0
 
+A room with long tests is measured in parts: `--modules dpo sft` draws from these modules alone and
+runs the room's test files that import one of them, and `--tests` names test files instead of all of
+the room. Both say what was left out: what other files would kill counts as survived.
+
 mutmut (3.8) writes the mutants of a room (`<` for `<=`, 1 for 2, `None` for a value, an argument
 left out, ...) and finds the tests that reach each function. Its own runner hands the tests over by
 name, and stops at names like ours, with brackets and line ends; so here a sample of the mutants is
@@ -15,6 +19,7 @@ that change a text (of an error message, say), a default, a number or other code
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import random
@@ -94,22 +99,49 @@ def test_files(words: str) -> list[str]:
     return sorted(f"tests/{path.name}" for path in found)
 
 
-def prepare(room: str, folder: Path) -> dict[str, dict[str, float]]:
-    """Write a room's mutants into a copy of the tree; the tests that reach each, the fast first,
-    with their seconds."""
+def imported(path: Path) -> set[str]:
+    """All that a file imports, with dots: modules, and what is taken from them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def chosen(room: str, modules: Sequence[str], tests: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(what is mutated, the test files) of a room, or of some of its modules."""
+    pattern, words = ROOMS[room]
+    files = test_files(" ".join(tests) or words)
+    if not modules:
+        return [pattern], files
+    paths = [str(Path(pattern).with_name(f"{name}.py")) for name in modules]
+    if missing := [path for path in paths if not (ROOT / path).is_file()]:
+        raise SystemExit(f"no module of {room}: {', '.join(missing)}")
+    names = {path[: -len(".py")].replace("/", ".") for path in paths}
+    if not tests:
+        files = [file for file in files if imported(ROOT / file) & names]
+    return paths, files
+
+
+def prepare(
+    mutated: Sequence[str], files: Sequence[str], folder: Path
+) -> dict[str, dict[str, float]]:
+    """Write mutants of some files into a copy of the tree; the tests that reach each, the fast
+    first, with their seconds."""
     tracked = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True)
     for name in filter(None, tracked.split("\0")):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target)
-    pattern, words = ROOMS[room]
     others = ["irlbook", *(p.name for p in folder.iterdir() if p.name not in ("tests", "irlbook"))]
     settings = {
         "source_paths": ["irlbook"],
-        "only_mutate": [pattern],
+        "only_mutate": list(mutated),
         "also_copy": others,
         "pytest_add_cli_args": ["-p", "no:cacheprovider", "-o", "addopts="],
-        "pytest_add_cli_args_test_selection": test_files(words),
+        "pytest_add_cli_args_test_selection": list(files),
     }
     with (folder / "pyproject.toml").open("a", encoding="utf-8") as file:
         file.write("\n[tool.mutmut]\n")
@@ -122,7 +154,7 @@ def prepare(room: str, folder: Path) -> dict[str, dict[str, float]]:
         text=True,
     )
     if "nothing matches" not in done.stderr + done.stdout:
-        raise SystemExit(f"{room}: mutmut stopped: {(done.stdout + done.stderr)[-2000:]}")
+        raise SystemExit(f"mutmut stopped: {(done.stdout + done.stderr)[-2000:]}")
     reached = json.loads((folder / "mutants" / "mutmut-stats.json").read_text(encoding="utf-8"))
     tests, seconds = reached["tests_by_mangled_function_name"], reached["duration_by_test"]
     mutants: dict[str, dict[str, float]] = {}
@@ -210,12 +242,26 @@ def main() -> int:
     parser.add_argument(
         "--limit", type=int, default=60, help="CPU seconds of one mutant, beyond its tests"
     )
+    parser.add_argument("--modules", nargs="+", default=[], help="of one room, these alone")
+    parser.add_argument(
+        "--tests", nargs="+", default=[], help="test files by name, without test_ and .py"
+    )
+    parser.add_argument(
+        "--longest", type=float, default=float("inf"), help="seconds; a longer test is left out"
+    )
     given = parser.parse_args()
+    if len(given.rooms) != 1 and (given.modules or given.tests):
+        parser.error("--modules and --tests belong to one room")
     table = []
     for room in given.rooms:
         with tempfile.TemporaryDirectory() as place:
             folder, started = Path(place), time.time()
-            mutants = prepare(room, folder)
+            mutated, files = chosen(room, given.modules, given.tests)
+            print(f"{room}: {', '.join(mutated)} by {', '.join(files)}", flush=True)
+            mutants = {
+                name: {test: cost for test, cost in tests.items() if cost <= given.longest}
+                for name, tests in prepare(mutated, files, folder).items()
+            }
             names = random.Random(given.seed).sample(sorted(mutants), min(given.n, len(mutants)))
             counts: Counter[str] = Counter()
             kinds: Counter[str] = Counter()
