@@ -147,6 +147,40 @@ def test_chosen_are_the_best_of_tensors_too():
     np.testing.assert_array_equal(choose(scores), [1, 0])
 
 
+def test_a_curve_keeps_what_it_was_asked_and_its_interval_is_one_of_prompts():
+    rng = np.random.default_rng(6)
+    rewards = rng.normal(size=(30, 5)) + rng.normal(size=(30, 1))
+    found = best_of_n_curve(rewards, rewards**2, [3, 1], rng=np.random.default_rng(0))
+    assert found.ns.tolist() == [3, 1] and found.by_prompt.shape == (30, 2)
+    np.testing.assert_allclose(found.gold, found.by_prompt.mean(axis=0))
+    assert found.proxy[1] == pytest.approx(rewards.mean())
+    error = found.by_prompt.std(axis=0) / np.sqrt(30)  # of a bootstrap, so without n - 1
+    np.testing.assert_allclose(found.high - found.low, 2 * 1.96 * error, rtol=0.15)
+    narrow = best_of_n_curve(
+        rewards, rewards**2, [3], rng=np.random.default_rng(0), level=0.5, resamples=2000
+    )
+    assert narrow.high - narrow.low == pytest.approx(2 * 0.674 * error[:1], rel=0.15)
+    for level in (0.0, 1.0):
+        with pytest.raises(InvalidHyperparameterError, match="not between 0 and 1"):
+            best_of_n_curve(rewards, rewards, [1], rng=rng, level=level)
+
+
+def test_the_prompt_of_a_broken_score_is_named():
+    scores = np.zeros((3, 2))
+    scores[1, 0] = scores[2, 1] = np.inf
+    with pytest.raises(RewardError, match="prompt 1 is not finite"):
+        choose(scores)
+    assert choose(np.zeros((2, 1))).tolist() == [0, 0]
+
+
+def test_the_best_of_one_is_a_response_and_a_win_rate_knows_no_mass():
+    log_p, scores = responses(4, 3)
+    assert best_of_n_win_rate_bound(1) == 0.5 and best_of_n_win_rate_bound(3) == 0.75
+    assert best_of_n_kl(log_p, scores, 1) == pytest.approx(0, abs=1e-12)
+    rounded = np.log(np.exp(log_p) * (1 + 5e-5))  # float32 may miss a mass of 1 by so much
+    assert win_rate(rounded, log_p, scores) == pytest.approx(0.5, abs=1e-9)
+
+
 NORMAL = np.random.default_rng(0).normal(size=(4, 6))
 
 

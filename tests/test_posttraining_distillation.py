@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from irlbook.errors import InvalidHyperparameterError, RewardError, ShapeError
+from irlbook.errors import (
+    InvalidHyperparameterError,
+    NotConvergedError,
+    RewardError,
+    ShapeError,
+)
 from irlbook.lm.enumerable import EnumerableLM, best_of_n, kl_from_logps, tilted
 from irlbook.lm.logprobs import ResponseScorer
 from irlbook.lm.token_table import TokenTable
+from irlbook.lm.trees import collate
 from irlbook.posttraining.best_of_n import best_of_n_win_rate, win_rate
 from irlbook.posttraining.distillation import (
     best_and_worst,
@@ -20,7 +26,7 @@ from irlbook.posttraining.distillation import (
     bond_reward,
     objective,
 )
-from irlbook.training import TrainingConfig, train
+from irlbook.training import Batch, TrainingConfig, train
 
 
 def language(seed: int, levels: int | None = None):
@@ -173,6 +179,30 @@ def test_trained_in_the_loop_it_reaches_the_optimum():
     assert run.history[0]["margin"] == pytest.approx(0, abs=1e-6)
     assert run.history[-1]["loss"] < run.history[0]["loss"]
     assert kl_from_logps(wanted, found) < 0.1 * kl_from_logps(wanted, log_p)
+
+
+def test_the_weight_of_the_best_is_small_if_none_is_given_and_may_be_nothing_or_all():
+    policy, reference = torch.tensor([[-2.0, -6.0]]), torch.tensor([[-5.0, -5.0]])
+    assert bonbon_loss(policy, reference, 2).item() == pytest.approx(0.005 * 2 + 0.995 * 9)
+    assert bonbon_loss(policy, reference, 2, alpha=0.0).tolist() == [9.0]
+    assert objective(2).name == "bonbon(n=2, alpha=0.005)"
+    for alpha in (0.0, 1.0):
+        assert objective(2, alpha).needs_reference and objective(2, alpha).responses == 2
+    tree = collate([((0,), [[1], [2, 3]]), ((0,), [[2], [1]])])
+    batch = Batch(tree, torch.tensor([0, 1]), torch.tensor([[-5.0, -5.0], [-1.0, -1.0]]), {})
+    found = objective(3).values(torch.tensor([-2.0, -6.0, -1.0, -3.0]), batch)
+    assert found["margin"].tolist() == [4.0, 2.0] and found["target"].tolist() == [3.0, 3.0]
+    assert found["chosen_logp"].tolist() == [-2.0, -1.0]
+    squares = torch.tensor([(4.0 - 3.0) ** 2, (2.0 - 3.0) ** 2])
+    torch.testing.assert_close(found["loss"], 0.005 * torch.tensor([2.0, 1.0]) + 0.995 * squares)
+
+
+def test_an_optimum_that_is_not_reached_is_named():
+    _, log_p, scores = language(5)
+    with pytest.raises(NotConvergedError, match="raise max_iterations"):
+        bonbon_optimum(log_p, scores, 3, 0.3, max_iterations=1)
+    for alpha in (0.0, 1.0):
+        assert np.exp(bonbon_optimum(log_p, scores, 3, alpha)).sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("levels", [None, 3])

@@ -292,6 +292,51 @@ def test_learned_proxy_is_the_library_fit_and_improves():
     assert (a == b).all()
 
 
+def test_a_proxy_without_settings_is_of_a_rather_sure_chooser_and_a_light_penalty():
+    world = draw_world(np.random.default_rng(0))
+    usual, same, other, harder = (
+        learn_proxy(world, 30, np.random.default_rng(1), **options)
+        for options in ({}, {"beta": 0.25, "l2": 0.1}, {"beta": 0.5}, {"l2": 1.0})
+    )
+    assert (usual == same).all() and (usual != other).any()
+    assert np.linalg.norm(harder) < np.linalg.norm(usual)
+    plain = draw_world(np.random.default_rng(0), 16, 0.2, np.inf)
+    assert (world.weights == plain.weights).all() and (world.penalty, world.degrees) == (
+        0.2,
+        np.inf,
+    )
+    assert World([1.0]).penalty == 0.2
+
+
+def test_what_is_extrapolated_is_what_lies_beyond():
+    d, gold = np.array([0.5, 1.0, 1.5, 2.0, 2.5]), np.array([0.3, 0.9, 0.8, -0.4, 0.5])
+    found = extrapolate(d, gold, 2.25)
+    inner = fit_gao(d[:3], gold[:3])
+    assert (
+        found.fit == inner and found.d.tolist() == [2.0, 2.5] and found.gold.tolist() == [-0.4, 0.5]
+    )
+    np.testing.assert_allclose(found.predicted, inner.predict([2.0, 2.5]))
+    assert found.error == pytest.approx(np.abs(found.predicted - found.gold).max())
+    assert found.relative == pytest.approx(found.error / 1.3)  # gold ranges from -0.4 to 0.9
+    with pytest.raises(UninformativeDataError, match="holds for 2 of 5 points"):
+        extrapolate(d, gold, 1.0)
+    with pytest.raises(UninformativeDataError, match="holds for 3 of 4 points"):  # one at d = 0
+        extrapolate([0.0, 1.0, 1.5, 3.0], [0.0, 1.0, 0.8, 0.5], 4.0)
+
+
+def test_features_of_students_world_are_scaled_draws():
+    world = World(np.ones(2), degrees=5.0)
+    phi = world.sample(3, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=(3, 2))
+    np.testing.assert_allclose(phi, normal * np.sqrt(3 / rng.chisquare(5, size=(3, 1))))
+    # given z, each other direction has variance (degrees - 2 + z^2) / (degrees - 1)
+    z, k = 1.7, 4
+    other = World(np.eye(k)[0], penalty=0.3, degrees=6.0)
+    squares = z**2 + (k - 1) * (6 - 2 + z**2) / (6 - 1)
+    assert other.gold_of_moments(np.eye(k)[0], z, z**2) == pytest.approx(z - 0.3 * (squares - k))
+
+
 # Bad input ----------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,14 @@ from irlbook.errors import (
     ShapeError,
     UnidentifiedRewardError,
 )
+from irlbook.lm.trees import collate
 from irlbook.posttraining import dpo, reward_model, sft
+from irlbook.posttraining.regularised_reward import (
+    generation_loss,
+    regularised_objective,
+    regularised_reward_loss,
+)
+from irlbook.training import Batch
 
 PAIRS = 7
 
@@ -156,6 +163,90 @@ def test_raising_the_preferred_response_never_raises_a_ranking_loss_far_from_its
     (gradient,) = torch.autograd.grad(loss_of(policy, reference).sum(), policy)
     assert (gradient[:, 0] < 0).all()
     assert (gradient[:, 1] >= 0).all()
+
+
+DEFAULTS = {
+    "dpo": (lambda p, r: dpo.dpo_loss(p, r), lambda p, r: dpo.dpo_loss(p, r, 0.1, 0.0)),
+    "robust": (
+        lambda p, r: dpo.robust_dpo_loss(p, r),
+        lambda p, r: dpo.robust_dpo_loss(p, r, 0.1, 0.1),
+    ),
+    "exo": (lambda p, r: dpo.exo_loss(p, r), lambda p, r: dpo.exo_loss(p, r, 0.1, 0.1)),
+    "ipo": (lambda p, r: dpo.ipo_loss(p, r), lambda p, r: dpo.ipo_loss(p, r, 0.1, None)),
+    "rso": (lambda p, r: dpo.rso_loss(p, r), lambda p, r: dpo.rso_loss(p, r, 0.1)),
+    "slic": (
+        lambda p, r: dpo.slic_loss(p, sft_logps=p[:, 0]),
+        lambda p, r: dpo.slic_loss(p, 1.0, p[:, 0], 0.1),
+    ),
+    "simpo": (
+        lambda p, r: dpo.simpo_loss(p, torch.from_numpy(LENGTHS)),
+        lambda p, r: dpo.simpo_loss(p, torch.from_numpy(LENGTHS), 2.0, 1.0),
+    ),
+    "kto": (
+        lambda p, r: dpo.kto_loss(p[:, 0], r[:, 0], torch.from_numpy(LABELS), 0.2),
+        lambda p, r: dpo.kto_loss(p[:, 0], r[:, 0], torch.from_numpy(LABELS), 0.2, 0.1, 1.0, 1.0),
+    ),
+    "sft": (lambda p, r: sft.sft_loss(p[:, 0]), lambda p, r: sft.sft_loss(p[:, 0], 1.0)),
+    "bradley-terry": (
+        lambda p, r: reward_model.bradley_terry_loss(p),
+        lambda p, r: reward_model.bradley_terry_loss(p, 0.0, 0.0, 0.0),
+    ),
+    "classification": (
+        lambda p, r: reward_model.classification_loss(p),
+        lambda p, r: reward_model.classification_loss(p, 0.0),
+    ),
+    "generation": (
+        lambda p, r: generation_loss(p[:, 0]),
+        lambda p, r: generation_loss(p[:, 0], 0.1),
+    ),
+    "regularised": (
+        lambda p, r: regularised_reward_loss(p, p[:, 0]),
+        lambda p, r: regularised_reward_loss(p, p[:, 0], 0.01, 0.1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_loss_without_settings_has_those_that_its_docstring_shows(name):
+    without, with_them = (of(*random_pairs()) for of in DEFAULTS[name])
+    assert without.equal(with_them)
+
+
+def test_smoothed_classification_is_that_of_labels_that_flip():
+    rewards, _ = random_pairs()
+    flipped = reward_model.classification_loss(rewards.flip(1))
+    found = reward_model.classification_loss(rewards, 0.2)
+    expected = 0.8 * reward_model.classification_loss(rewards) + 0.2 * flipped
+    torch.testing.assert_close(found, expected)
+
+
+def test_sft_knows_the_mean_length_of_its_demonstrations():
+    groups = [((1,), [[2, 3, 4]]), ((1,), [[5]])]
+    goal = sft.objective(groups)
+    assert goal.name == "sft(mean_length=2)" and goal.responses == 1 and not goal.needs_reference
+    batch = Batch(collate(groups), tensor([0, 1]), None, {})
+    found = goal.values(tensor([-3.0, -1.0]), batch)
+    assert found["loss"].tolist() == [1.5, 0.5] and found["logp"].tolist() == [-3.0, -1.0]
+    assert sft.objective([]).name == "sft(mean_length=0)"
+    for bad in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(InvalidHyperparameterError, match="positive number of tokens"):
+            sft.sft_loss(tensor([-1.0]), bad)
+
+
+def test_a_regularised_objective_passes_its_settings_on():
+    scores = tensor([[[1.0, -3.0], [0.5, -9.0]], [[0.0, -2.0], [2.0, -8.0]]]).double()
+    batch = Batch(collate([((1,), [[2], [3]])] * 2), tensor([0, 1]), None, {})
+    found = regularised_objective(0.25, 0.3).values(scores.flatten(0, 1), batch)
+    rewards, chosen = scores[..., 0], scores[:, 0, 1]
+    torch.testing.assert_close(found["loss"], regularised_reward_loss(rewards, chosen, 0.25, 0.3))
+    assert found["chosen_logp"].tolist() == [-3.0, -2.0]
+    assert found["margin"].tolist() == [0.5, -2.0]
+    assert found["accuracy"].tolist() == [1.0, 0.0]
+    assert regularised_objective(0.25, 0.3).name == "grm(weight=0.25, beta=0.3)"
+    assert regularised_objective().name == "grm(weight=0.01, beta=0.1)"
+    for beta in (0.0, -1.0, math.nan):
+        with pytest.raises(InvalidHyperparameterError, match="it must be positive"):
+            generation_loss(chosen, beta)
 
 
 def rafailov_loss(chosen, rejected, reference_chosen, reference_rejected, beta, smoothing, ipo):

@@ -139,8 +139,9 @@ def fit_gao(d: Any, gold: Any, form: Form = "best of n") -> GaoFit:
         d: (N,) sqrt(KL), not KL. gold: (N,). At least three different d > 0.
 
     Raises:
-        ShapeError: too few points, or unequal lengths. RewardError: gold is not finite, or constant
-            (R^2 has no meaning). InvalidHyperparameterError: a negative d, or another form.
+        ShapeError: unequal lengths. UninformativeDataError: too few points. RewardError: gold is
+            not finite, or constant (R^2 has no meaning). InvalidHyperparameterError: a negative d,
+            or another form.
 
     Source: Gao et al. 2022 (2210.10760), sections 1 and 3.1.
     """
@@ -188,7 +189,7 @@ def extrapolate(d: Any, gold: Any, kl_limit: float, form: Form = "best of n") ->
     They fitted n <= 1000 (KL 5.9) and predicted n = 60,000 (KL 10).
 
     Raises:
-        ShapeError: nothing lies beyond the limit, or fewer than three points within.
+        UninformativeDataError: nothing lies beyond the limit, or fewer than three points within.
     """
     d, gold = _curve(d, gold)
     near = d**2 <= kl_limit * (1 + 1e-12)
