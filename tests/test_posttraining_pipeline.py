@@ -1,11 +1,13 @@
 """From files to trained models, by the command and from Python."""
 
+import copy
 import csv
 import json
 import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,15 +25,24 @@ from irlbook.data import (
     write_unpaired,
 )
 from irlbook.errors import (
+    ContextLengthError,
     EmptyDataError,
     InvalidDataError,
     InvalidHyperparameterError,
+    MalformedRowsError,
     ResumeMismatchError,
     RewardError,
 )
 from irlbook.lm import models
 from irlbook.lm.logprobs import ResponseScorer, token_logps
-from irlbook.lm.tokenization import encode_prompt, encode_response, end_id, train_tokenizer
+from irlbook.lm.sampling import sample
+from irlbook.lm.tokenization import (
+    encode_prompt,
+    encode_response,
+    end_id,
+    stop_ids,
+    train_tokenizer,
+)
 from irlbook.lm.trees import collate
 from irlbook.posttraining import dpo, encoding, files, pipeline, reward_model
 from irlbook.training import TrainingConfig, checkpoints
@@ -352,6 +363,87 @@ def test_an_interrupt_says_how_to_go_on(world, call, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "train_sft", interrupted)
     code, _, err = call("train", "sft", "--model", "m", "--data", "d", "--out", tmp_path)
     assert code == 130 and "same command again" in err
+
+
+class Words:
+    """One id a word; a text with a ! cannot be written in it."""
+
+    eos_token_id, bos_token_id, chat_template = 0, None, None
+
+    def __call__(self, text, **_):
+        if "!" in text:
+            raise ValueError("no\n  shouting")
+        return SimpleNamespace(input_ids=[len(word) for word in text.split()])
+
+
+def test_prompts_that_leave_just_enough_room_are_answered():
+    prompts = ["a b c", "a b c d", "a", "hey!"]
+    kept, ids, lines = encoding.encode_prompts(prompts, Words(), 2, 5, strict=False)
+    assert (kept, ids) == ([0, 2], [[1, 1, 1], [1]])
+    assert lines[0] == "1 left out, not to be encoded: prompt 3: no shouting"
+    assert (
+        "1 of 4 prompts leave no room for 2 new tokens in a context of 5: prompt 1 (4" in lines[1]
+    )
+    with pytest.raises(ContextLengthError, match="Lower max_new_tokens"):
+        encoding.encode_prompts(prompts[:2], Words(), 2, 5)
+    with pytest.raises(MalformedRowsError, match="prompt 1: no shouting Mend the row"):
+        encoding.encode_prompts(["a", "hey!"], Words(), 2, 5)
+    assert encoding.encode_prompts(["a b c"], Words(), 2, 5) == ([0], [[1, 1, 1]], [])
+    with pytest.raises(EmptyDataError, match="no prompt to answer"):
+        encoding.encode_prompts(["a b c d"], Words(), 2, 5, strict=False)
+
+
+def test_ten_places_are_named_and_all_are_counted():
+    (ten,), (more,) = (encoding.refusals([f"row {i}" for i in range(n)]) for n in (10, 11))
+    assert ten.startswith("10 left out") and ten.endswith("row 8, row 9")
+    assert more.startswith("11 left out") and more.endswith("row 8, row 9 ...")
+    assert encoding.refusals([]) == []
+
+
+def test_the_limit_is_what_is_asked_for_and_what_the_model_reads():
+    model, silent = (
+        SimpleNamespace(config=SimpleNamespace(**options))
+        for options in ({"max_position_embeddings": 64}, {})
+    )
+    assert [encoding.length_limit(n, model) for n in (None, 63, 64, 65)] == [64, 63, 64, 64]
+    assert encoding.context_length(silent) == 2**20 and encoding.length_limit(7, silent) == 7
+
+
+def test_a_text_comes_back_if_its_own_end_and_its_own_tokens_do():
+    for ids, ended, same in (
+        ([1, 2, 0], True, True),
+        ([1, 2, 5], True, False),
+        ([1, 2], False, True),
+    ):
+        assert encoding.comes_back(Words(), "a bb", ids, ended) is same
+    assert not encoding.comes_back(Words(), "a bb", [1, 3, 0], True)
+
+
+def test_the_kl_of_a_run_is_that_of_samples_of_the_policy_at_the_time(world):
+    model, tokenizer = models.load_lm(world / "start")
+    prompts = [tuple(encode_prompt(tokenizer, prompt(i))) for i in range(3)]
+    room = 64 - max(map(len, prompts))
+    measure = pipeline.kl_to_reference(model, prompts, tokenizer, 1000)  # cut where it ends
+    few = pipeline.kl_to_reference(model, prompts, tokenizer, 2, seed=5)
+    assert abs(measure()["kl"]) < 1e-5
+    before = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+    for found, options in ((measure, (room, 0)), (few, (2, 5))):
+        drawn = sample(
+            model,
+            prompts,
+            max_new_tokens=options[0],
+            stop_ids=stop_ids(tokenizer, model),
+            seeds=options[1],
+        )
+        with torch.no_grad():
+            gap = token_logps(model, collate(drawn.groups)) - token_logps(
+                before, collate(drawn.groups)
+            )
+        assert found()["kl"] == pytest.approx(float(gap.sum()) / 3, abs=1e-4)
+        assert abs(found()["kl"]) > 1e-3
 
 
 def test_long_records_are_left_out_whole_and_counted(world):

@@ -112,6 +112,37 @@ def test_the_gap_is_a_mean_over_the_first_rows():
     assert mean_gap(one, other, ("kl", "gold"), 2) == pytest.approx(0.1)
 
 
+def test_three_rows_are_compared_if_nothing_is_said():
+    one, other = [{"kl": 1.0}] * 4, [{"kl": 1.0}, {"kl": 2.0}, {"kl": 1.5}, {"kl": 99.0}]
+    assert mean_gap(one, other, ["kl"]) == pytest.approx(0.5)
+
+
+def test_the_seconds_of_all_runs_are_added_up(tmp_path):
+    for k, seconds in enumerate((1.4, 2.3)):
+        part = {"what": "plain", "seed": k, "settings": {}, "record": k, "seconds": seconds}
+        (tmp_path / f"{k}.json").write_text(json.dumps(part))
+    whole = bundle(tmp_path, tmp_path / "out" / "toy.json")
+    assert whole["cpu_seconds"] == 4
+    assert set(whole["made_with"]) == {"python", "irlbook", "torch", "transformers", "numpy"}
+    runs = StoredRuns("toy", {}, folder=tmp_path / "out")
+    assert runs.stored("plain", 1) == 1 and runs.here == frozenset({0})
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (1234567.0, 1234570.0),
+        (np.float32(0.12345678), 0.123457),
+        ({2: (np.inf, -np.inf)}, {"2": [None, None]}),
+        (np.arange(3), [0, 1, 2]),
+        ({"text": "1.23456789", "whole": 123456789}, {"text": "1.23456789", "whole": 123456789}),
+    ],
+)
+def test_six_digits_of_a_number_are_kept_and_all_of_a_text(tmp_path, given, kept):
+    runs = StoredRuns("none", {}, used=False, folder=tmp_path)
+    assert runs.get("plain", 0, lambda: given) == kept
+
+
 def test_a_chapter_makes_its_own_file(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv(MAKING, raising=False)
     cell = (

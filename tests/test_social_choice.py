@@ -11,6 +11,9 @@ from irlbook.preferences.hidden_context import borda_counts
 CIRCLE = np.array([[0.5, 0.8, 0.3], [0.2, 0.5, 0.9], [0.7, 0.1, 0.5]])
 
 
+THIRDS = np.log(np.full(3, 1 / 3))
+
+
 def world(seed, n_groups=3, n=12):
     rng = np.random.default_rng(seed)
     return rng.normal(size=(n_groups, n)), np.log(rng.dirichlet(np.ones(n)))
@@ -177,6 +180,51 @@ def test_bad_input_of_a_game_is_named():
         sc.psi_policy(CIRCLE, np.log([0.2, 0.3, 0.5]), 0.0)
     with pytest.raises(errors.InvalidHyperparameterError):
         sc.regularised_nash(CIRCLE, np.log([0.2, 0.3, 0.5]), 0.0)
+
+
+@pytest.mark.parametrize(
+    "call, error, word",
+    [
+        (lambda: sc.psi_policy(CIRCLE, np.log([0.5, 0.5]), 0.3), errors.ShapeError, "log_ref"),
+        (
+            lambda: sc.psi_policy(CIRCLE, THIRDS, 0.3, behaviour=[0.5, 0.5]),
+            errors.ShapeError,
+            r"behaviour has shape \(2,\); expected \(3,\)",
+        ),
+        (
+            lambda: sc.psi_policy(CIRCLE, THIRDS, 0.3, behaviour=[0.5, 0.6, 0.4]),
+            errors.NotStochasticError,
+            "behaviour",
+        ),
+        (lambda: sc.exploitability([0.5, 0.5], CIRCLE), errors.ShapeError, "policy has"),
+        (lambda: sc.exploitability([2.0, -1.0, 0.0], CIRCLE), errors.NotStochasticError, "policy"),
+        (
+            lambda: sc.exploitability([1.0, 0.0, 0.0], CIRCLE, np.log([0.5, 0.5]), 0.1),
+            errors.ShapeError,
+            "log_reference",
+        ),
+        (lambda: sc.self_play(CIRCLE, 2, 0.1, [1.0]), errors.ShapeError, "start has"),
+        (lambda: sc.self_play(CIRCLE, 2, 0.1, [0.5] * 3), errors.NotStochasticError, "start"),
+        (lambda: sc.regularised_nash(CIRCLE, np.log([0.5] * 2), 0.1), errors.ShapeError, "log_ref"),
+    ],
+)
+def test_what_does_not_fit_a_game_is_named(call, error, word):
+    with pytest.raises(error, match=word):
+        call()
+
+
+def test_exploitability_by_hand():
+    pi = np.array([0.2, 0.3, 0.5])
+    assert sc.exploitability(pi, CIRCLE) == pytest.approx((CIRCLE @ pi).max() - 0.5)
+    logs, tau = np.log([0.5, 0.3, 0.2]), 0.4
+    best = max(  # the opponent over a fine grid of policies
+        q @ CIRCLE @ pi - tau * kl(q, logs)
+        for a in np.linspace(0, 1, 101)
+        for b in np.linspace(0, 1 - a, 101)
+        for q in [np.array([a, b, 1 - a - b])]
+    )
+    found = sc.exploitability(pi, CIRCLE, logs, tau)
+    assert found == pytest.approx(best + tau * kl(pi, logs) - 0.5, abs=1e-3)
 
 
 def test_where_nobody_has_a_wish_the_reference_stays():

@@ -195,6 +195,33 @@ def test_instruction_rounds_refuse_nonsense(lm):
         )
 
 
+def test_rows_of_instructions_are_reference_and_samples_by_their_counts():
+    log_p, kinds = np.log([0.6, 0.3, 0.1]), np.array([0, 1, 1])
+    for relabel in (True, False):
+        for options in ({}, {"strength": 10.0}, {"strength": 0.5}):
+            found = hir.instruction_rounds(
+                log_p,
+                kinds,
+                rounds=1,
+                samples=7,
+                relabel=relabel,
+                rng=np.random.default_rng(3),
+                **options,
+            )
+            rng, counts = np.random.default_rng(3), np.zeros((2, 3))
+            for k, n in enumerate(rng.multinomial(7, [0.5, 0.5])):
+                for y in rng.choice(3, size=n, p=np.exp(log_p) / np.exp(log_p).sum()):
+                    if relabel or kinds[y] == k:
+                        counts[kinds[y], y] += 1
+            rows = options.get("strength", 10.0) * np.exp(log_p) + counts
+            rows /= rows.sum(axis=1, keepdims=True)
+            np.testing.assert_allclose(found, [[0.6, 0.4], [rows[0, 0], rows[1, 1:].sum()]])
+    for bad in ({"samples": 0}, {"strength": 0.0}, {"strength": -1.0}):
+        given = {"rounds": 1, "samples": 1, "relabel": True, "rng": np.random.default_rng(0)} | bad
+        with pytest.raises(InvalidHyperparameterError, match="must be positive"):
+            hir.instruction_rounds(log_p, kinds, **given)
+
+
 # Self-play ----------------------------------------------------------------------------------------
 
 

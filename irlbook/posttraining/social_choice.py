@@ -48,13 +48,24 @@ __all__ = [
 Welfare = Literal["average", "maxmin", "nash"]
 
 
-def _reference(log_reference: Any) -> np.ndarray:
+def _reference(log_reference: Any, responses: int | None = None) -> np.ndarray:
     logs = np.asarray(log_reference, dtype=float)
+    if responses is not None and logs.shape != (responses,):
+        raise ShapeError(f"log_reference has shape {logs.shape}; expected ({responses},).")
     if logs.ndim != 1 or abs(np.exp(logs).sum() - 1) > 1e-6:
         raise NotStochasticError(
             "log_reference must be (R,) log-probabilities of all responses, whose exp adds up to 1."
         )
     return logs
+
+
+def _distribution(chances: Any, name: str, responses: int) -> np.ndarray:
+    pi = as_floats(chances, name)
+    if pi.shape != (responses,):
+        raise ShapeError(f"{name} has shape {pi.shape}; expected ({responses},).")
+    if not ((pi >= 0).all() and abs(pi.sum() - 1) < 1e-6):
+        raise NotStochasticError(f"{name} must hold probabilities that add up to 1.")
+    return pi
 
 
 def _tilt(log_reference: np.ndarray, reward: np.ndarray, beta: float) -> tuple[np.ndarray, float]:
@@ -232,12 +243,14 @@ def psi_policy(
         psi: of an array of chances; None: the identity. behaviour: (R,) mu; None: the reference.
 
     Raises:
-        DivergentPartitionError: Psi is infinite somewhere.
+        DivergentPartitionError: Psi is infinite somewhere. InvalidHyperparameterError: tau <= 0.
+        ShapeError, NotStochasticError: a reference or a behaviour that does not fit.
     """
-    p, logs = check_preferences(preferences), _reference(log_reference)
+    p = check_preferences(preferences)
+    logs = _reference(log_reference, len(p))
     if not tau > 0:
         raise InvalidHyperparameterError(f"tau is {tau}; a price of KL is above 0.")
-    mu = np.exp(logs) if behaviour is None else as_floats(behaviour, "behaviour")
+    mu = np.exp(logs) if behaviour is None else _distribution(behaviour, "behaviour", len(p))
     with np.errstate(divide="ignore", invalid="ignore"):
         reward = (p if psi is None else psi(p)) @ mu
     if not np.isfinite(reward).all():
@@ -255,11 +268,12 @@ def exploitability(policy: Any, preferences: Any, log_reference: Any = None, tau
 
     Source: Munos et al. 2023 (duality gap of the game, here one half of it).
     """
-    p, pi = check_preferences(preferences), as_floats(policy, "policy")
+    p = check_preferences(preferences)
+    pi = _distribution(policy, "policy", len(p))
     payoff = p @ pi
     if not tau:
         return float(payoff.max() - 0.5)
-    logs = _reference(log_reference)
+    logs = _reference(log_reference, len(p))
     kl = float(np.sum(pi * (np.log(np.maximum(pi, 1e-300)) - logs)))
     return _tilt(logs, payoff, tau)[1] + tau * kl - 0.5
 
@@ -291,7 +305,7 @@ def self_play(
     p = check_preferences(preferences)
     if steps < 1 or not rate > 0:
         raise InvalidHyperparameterError("steps must be at least 1 and rate above 0.")
-    pi = np.full(len(p), 1 / len(p)) if start is None else as_floats(start, "start")
+    pi = np.full(len(p), 1 / len(p)) if start is None else _distribution(start, "start", len(p))
     path = np.empty((steps, len(p)))
     with np.errstate(divide="ignore"):
         logits = np.log(pi)
@@ -323,8 +337,10 @@ def regularised_nash(
 
     Raises:
         NotConvergedError: the exploitability is still above the tolerance.
+        InvalidHyperparameterError: tau <= 0. ShapeError, NotStochasticError: as `psi_policy`.
     """
-    p, logs = check_preferences(preferences), _reference(log_reference)
+    p = check_preferences(preferences)
+    logs = _reference(log_reference, len(p))
     if not tau > 0:
         raise InvalidHyperparameterError(f"tau is {tau}; without a price use nash_policy.")
     rate = tau / (tau**2 + 0.25)  # eta: the rotation of the game is at most 1/2
