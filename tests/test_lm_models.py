@@ -585,3 +585,49 @@ def test_a_damaged_adapter_is_named_and_none_is_completed_by_chance(saved, token
     save_file({name: one for name, one in weights.items() if "layers.1" not in name}, file)
     with pytest.raises(UnsupportedModelError, match="missing adapter keys"):
         load_lm(folder)
+
+
+def test_a_new_head_is_drawn_from_its_seed_and_from_nothing_else(saved):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    one, other, usual, first = (
+        load_reward_model(saved, new_head=True, **options)[0].score.weight
+        for options in ({"seed": 5}, {"seed": 6}, {}, {"seed": 0})
+    )
+    assert torch.rand(1).equal(expected)
+    assert not one.equal(other) and usual.equal(first) and not usual.equal(one)
+
+
+def test_a_loaded_model_lies_where_it_was_asked_for_and_rests(saved):
+    for load in (load_lm, lambda *given: load_reward_model(*given, new_head=True)):
+        loaded, _ = load(saved, "cpu", torch.bfloat16)
+        assert loaded.dtype == torch.bfloat16 and loaded.device.type == "cpu"
+        assert not loaded.training and all(p.requires_grad for p in loaded.parameters())
+
+
+def test_an_adapter_without_settings_is_of_rank_8_on_all_linear_layers():
+    pytest.importorskip("peft")
+    config = add_lora(tiny_lm(50, hidden=16)).peft_config["default"]
+    assert (config.r, config.lora_alpha, config.task_type) == (8, 16, "CAUSAL_LM")
+    attention, rest = {f"{x}_proj" for x in "qkvo"}, {"gate_proj", "up_proj", "down_proj"}
+    assert {name.rpartition(".")[2] for name in config.target_modules} == attention | rest
+
+
+@pytest.mark.parametrize("listed", [[2, 4], 4])
+def test_what_ends_a_response_in_the_settings_of_sampling_is_never_pad(listed, tmp_path):
+    """The lists of end tokens in generation_config.json, which stop samples, too."""
+    tokenizer = train_tokenizer(["The bus was late."], 270)
+    tokenizer.pad_token, tokenizer.chat_template = tokenizer.eos_token, None
+    names = tokenizer.convert_ids_to_tokens(range(5))
+    assert list(SPECIAL) == names and tokenizer.eos_token_id == names.index("<|eos|>")
+    lm = tiny_lm(tokenizer, hidden=16)
+    lm.generation_config.eos_token_id = listed
+    folder = save(lm, tokenizer, tmp_path / "lm")
+    assert load_reward_model(folder, new_head=True)[1].pad_token == "<|pad|>"  # by its name
+    state = json.loads((folder / "tokenizer.json").read_text())
+    text = json.dumps(state).replace("<|pad|>", "<|other|>")
+    (folder / "tokenizer.json").write_text(text)
+    its = load_reward_model(folder, new_head=True)[1]
+    ends = {listed} if isinstance(listed, int) else set(listed)
+    assert its.pad_token_id not in ends | {its.eos_token_id}
