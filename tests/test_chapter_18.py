@@ -7,6 +7,8 @@ import torch
 from irlbook.errors import DataNotFoundError
 from irlbook.imitation.adversarial import best_discriminator
 from irlbook.lm.enumerable import EnumerableLM, kl_from_logps, tilted
+from irlbook.lm.token_table import TokenTable
+from irlbook.lm.trees import collate
 from irlbook.posttraining import demonstration_study as study
 from irlbook.posttraining.demonstration_reward import log_ratio_reward
 from irlbook.posttraining.on_policy_distillation import distil_table, distillation_loss
@@ -144,3 +146,27 @@ def test_gold_of_the_start_is_that_of_the_stored_run():
     drawn = material.sample(material.start(), material.judged["seen"], 16, 8)
     gold = material.gold(material.judged["seen"], drawn).mean()
     assert abs(gold - stored["choice"]["0"]["look"]["seen"]["start"]) < 0.05
+
+
+def test_ranks_are_compared_within_the_prompts_whose_gold_differs():
+    gold = np.array([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0], [3.0, 1.0, 2.0]])
+    said = np.array([[0.1, 0.2, 0.9], [3.0, 2.0, 1.0], [0.0, 0.5, 0.2]])
+    assert study._rank(said, gold) == pytest.approx((1.0 - 1.0) / 2)
+    assert study._rank(said[:2], gold[:2]) == pytest.approx(1.0)
+
+
+def test_how_usual_a_response_is_counts_by_token(lm):
+    table = TokenTable(lm)
+    tree = collate([((0,), [[0, 2], [1, 1, 0]])])
+    found = study.MeanLogProbability(table)(tree).detach().numpy()
+    np.testing.assert_allclose(found, [np.log(0.5 * 0.2) / 2, np.log(0.3 * 0.3 * 0.5) / 3])
+
+
+def test_a_seed_starts_from_its_own_model_and_draws_its_own_demonstrations():
+    one, other = study.Demonstrated(0), study.Demonstrated(5)
+    assert (one.base, other.base) == (0, 0) and study.Demonstrated(3).base == 3
+    first = one.demonstrations(20, 7, one.shown_prompts)
+    assert first == one.demonstrations(20, 7, one.shown_prompts) and len(first) == 20
+    assert first != one.demonstrations(20, 8, one.shown_prompts)
+    assert first != other.demonstrations(20, 7, one.shown_prompts)
+    assert {d.prompt for d in first} <= set(one.shown_prompts)

@@ -20,6 +20,7 @@ from irlbook.errors import (
 from irlbook.lm.trees import collate
 from irlbook.posttraining import over_optimization as oo
 from irlbook.posttraining import over_optimization_study as study
+from irlbook.posttraining.online import OnlineResult
 
 
 class Linear(nn.Module):
@@ -281,6 +282,62 @@ FEW = {
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     return folder, study.sweep(folder / "found.json", TINY, FEW, progress=False)
+
+
+def test_a_conditions_settings_reach_its_run():
+    material = study.Material(6, TINY)
+    assert material.base == 1 and material.faster == 1.0
+    found = material.config(study.Condition(beta=0.2))
+    assert (found.method, found.beta, found.max_kl) == ("rloo", 0.2, 1e4)
+    assert (found.iterations, found.prompts, found.samples) == (2, 3, 2)
+    assert found.max_new_tokens == 24 and material.config().beta == 0.05
+    steps = found.training
+    assert (steps.learning_rate, steps.final_learning_rate) == (6e-4, 1.0)
+    assert (steps.warmup, steps.weight_decay, steps.evaluate_every) == (0.0, 0.0, 1)
+    texts = [[study.decode(material.tokenizer, y) for y in ys] for _, ys in material.drawn]
+    asked = [p for p in material.prompts for _ in range(4)]
+    scaled = np.array(material.gold_reward()(asked, [y for ys in texts for y in ys]))
+    assert scaled.mean() == pytest.approx(0, abs=1e-9)
+    assert scaled.std(ddof=1) == pytest.approx(1)
+
+
+def by_hand():
+    run = {
+        "columns": {"reward": [1.0, 2.0], "gold": [0.5, 0.25], "kl": [0.0, 0.5]},
+        "parts": {"length": [0.1, 0.2], "tone": [0.4, 0.05]},
+        "texts": [{"iteration": 0, "prompt": "x", "response": "y"}],
+    }
+    other = {
+        "columns": {"reward": [3.0, 4.0], "gold": [1.0, 1.0], "kl": [0.1, 0.2]},
+        "parts": {"length": [0.3, 0.3], "tone": [0.7, 0.7]},
+        "texts": [],
+    }
+    best = {seed: {"plain": {"proxy": [0.0, k], "gold": [k, 1.0]}} for k, seed in enumerate("37")}
+    return study.Results({"runs": {"plain": {"3": run, "7": other}}, "best_of_n": best})
+
+
+def test_what_is_stored_is_read_by_seed_and_column():
+    found = by_hand()
+    assert found.seeds() == (3, 7) and found.conditions == ["plain"]
+    assert found.column("plain", "reward").tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert found.parts("plain")["tone"].tolist() == [[0.4, 0.05], [0.7, 0.7]]
+    rows = found.rows("plain", 7)
+    assert rows == [{"reward": 3.0, "kl": 0.1}, {"reward": 4.0, "kl": 0.2}]
+    assert found.texts("plain", 3)[0]["response"] == "y"
+    assert found.best_of_n("plain", "proxy").tolist() == [[0.0, 0.0], [0.0, 1.0]]
+    assert found.best_of_n("plain", "gold").tolist() == [[0.0, 1.0], [1.0, 1.0]]
+    made = OnlineResult(None, [{"reward": 3.3, "gold": 0.7, "kl": 0.1}, {"reward": 9.0}])
+    assert study.compare(found, made, "plain", 7, 1) == pytest.approx((0.3 + 0.3 + 0.0) / 3)
+
+
+def test_a_record_keeps_columns_and_parts_to_four_digits():
+    history = [{"reward": 1.23456, "watch_sum": 0.5, "loss": 7.0, "kl": 0.1, "iteration": 1}]
+    looks = study.Looks(None, [{"tone": 0.00004}], [{"iteration": 0}])
+    assert study.record(OnlineResult(None, history), looks) == {
+        "columns": {"reward": [1.2346], "watch_sum": [0.5], "kl": [0.1]},
+        "parts": {"tone": [0.0]},
+        "texts": [{"iteration": 0}],
+    }
 
 
 def test_the_study_keeps_every_column_of_every_run(tiny):

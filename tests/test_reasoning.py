@@ -444,6 +444,82 @@ def tiny_study():
     )
 
 
+# --- what the study reads off -------------------------------------------------------------------
+
+
+def test_kinds_of_solutions_and_what_each_reward_pays_for():
+    right, lucky, bare = remainders.solve(SAM), remainders.columnwise(SAM), "Answer:4"
+    false, cut, empty = "15+8=23;23-4=19;Answer:3", "15+8=23;", ""
+    paid = {
+        reasoning_study.outcome_reward: [1, 1, 1, 0, 0, 0],
+        reasoning_study.process_reward: [1, 0, 0, 0, 0, 0],
+        reasoning_study.in_format: [1, 1, 0, 1, 0, 0],
+        reasoning_study.wrong: [0, 0, 0, 1, 0, 0],
+    }
+    for reward, wanted in paid.items():
+        assert [reward(SAM, y) for y in (right, lucky, bare, false, cut, empty)] == wanted
+    kinds = [reasoning_study.luck_of(arithmetic.check(SAM, y)) for y in (right, lucky, bare, false)]
+    assert kinds == ["sound", "wrong_step", "missing_steps", "wrong"]
+
+
+def solutions(owner, **columns):
+    """What `labelled` gives, as far as it is read."""
+    return reasoning_study.Labelled(owner=list(owner), **columns)
+
+
+def test_a_solution_is_scored_from_its_own_pieces():
+    data = solutions([0, 0, 0, 1, 2, 2])
+    chances = np.array([0.9, 0.5, 0.8, 0.3, 0.6, 0.7])
+    for how, wanted in {
+        "product": [0.36, 0.3, 0.42],
+        "minimum": [0.5, 0.3, 0.6],
+        "last": [0.8, 0.3, 0.7],
+    }.items():
+        found = reasoning_study._aggregated(chances, data, how)
+        np.testing.assert_allclose(found, wanted)
+
+
+def test_the_first_faulty_piece_is_looked_for_where_there_are_steps():
+    """Solutions: faultless and found so, fault found, fault found too early, bare and not read."""
+    data = solutions([0, 0, 1, 1, 1, 2, 2, 3], first_wrong=[-1, 1, 1, 0])
+    chances = np.array([0.9, 0.5, 0.8, 0.49, 0.1, 0.2, 0.9, 0.1])
+    found = reasoning_study._finds(chances, data)
+    assert found == pytest.approx({"exact": 2 / 3, "exact_faulty": 1 / 2, "never": 1 / 3})
+
+
+def test_votes_of_some_samples_are_averaged_over_draws():
+    answers = np.array([[0, 0, 1, -1], [2, 3, 3, 2], [-1, -1, -1, -1]])
+    truth, even = np.array([0, 2, 1]), np.ones((3, 4))
+    rng = np.random.default_rng(0)
+    assert reasoning_study._voted(answers, even, truth, 4, rng) == pytest.approx((1 + 0.5) / 3)
+    heavy = np.array([[0.1, 0.1, 0.9, 9.0], [1.0, 0.2, 0.2, 1.0], [1.0] * 4])
+    assert reasoning_study._voted(answers, heavy, truth, 4, rng) == pytest.approx(1 / 3)
+    one = np.mean([reasoning_study._voted(answers, even, truth, 1, rng) for _ in range(300)])
+    assert one == pytest.approx((0.5 + 0.5 + 0) / 3, abs=0.01)
+    two = np.mean([reasoning_study._voted(answers, even, truth, 2, rng) for _ in range(300)])
+    by_hand = np.mean([1, 0.5, 1, 0.5, 1, 0]), np.mean([0.5, 0.5, 1, 0, 0.5, 0.5])
+    assert two == pytest.approx(sum(by_hand) / 3, abs=0.01)
+
+
+def test_best_of_n_and_areas_of_a_judge():
+    """The best of k of 32 is the one of rank i in C(i, k - 1) of C(32, k) choices."""
+    rng = np.random.default_rng(0)
+    scores, right, sound = rng.permutation(64), rng.random(64) < 0.6, rng.random(64) < 0.3
+    data = solutions([], right=right.tolist(), sound=sound.tolist())
+    found = reasoning_study._judged({"a": scores}, data, 32)
+    for what, gold in (("right", right), ("sound", sound)):
+        want = []
+        for k in (1, 2, 4, 8, 16, 32):
+            rows = []
+            for s, g in zip(scores.reshape(2, 32), gold.reshape(2, 32), strict=True):
+                chances = [math.comb(i, k - 1) / math.comb(32, k) for i in range(32)]
+                rows.append(np.dot(chances, g[np.argsort(s)]))
+            want.append(np.mean(rows))
+        np.testing.assert_allclose(found["curves"]["a"][what], want)
+        above = (scores[gold][:, None] > scores[~gold]).mean()
+        assert found["auc"]["a"][what] == pytest.approx(above)
+
+
 def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     jobs = ("start", "scratch")
     first = reasoning_study.sweep(tmp_path / "parts", tmp_path / "out.json", tiny_study(), jobs)
