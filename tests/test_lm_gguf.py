@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ from irlbook.errors import (  # noqa: E402
     TokenizerError,
     UnsupportedModelError,
 )
-from irlbook.lm import memory  # noqa: E402
+from irlbook.lm import gguf_files, memory  # noqa: E402
 from irlbook.lm.gguf_files import import_gguf, read_gguf  # noqa: E402
 from irlbook.lm.models import load_lm, tiny_lm  # noqa: E402
 from irlbook.lm.tokenization import encode_prompt, stop_ids, train_tokenizer  # noqa: E402
@@ -243,6 +245,73 @@ def test_a_folder_is_replaced_only_on_request_and_never_with_other_things_in_it(
     with pytest.raises(FolderInUseError, match="thesis.tex"):
         import_gguf(good, folder, overwrite=True)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["lm"]
+
+
+def head(types, **values):
+    """The head of a file with tensors of these types: {type: weights}."""
+    return gguf_files.GGUFFile(
+        Path("x.gguf"),
+        "llama",
+        values,
+        {f"t{k}": kind for k, kind in enumerate(types)},
+        {f"t{k}": n for k, n in enumerate(types.values())},
+        {"Q4_0": 4.5, "Q8_0": 8.5},
+    )
+
+
+@pytest.mark.parametrize(
+    ("types", "dtype", "lost"),
+    [
+        ({"F32": 5, "F16": 5, "BF16": 5}, "float32", []),
+        ({"BF16": 9}, "bfloat16", []),
+        ({"BF16": 9, "F32": 1}, "bfloat16", ["at most 1 part in 256"]),
+        ({"F64": 1, "F32": 9}, "float32", ["weights of 64 bits were written as float32"]),
+        ({"F64": 1}, "bfloat16", ["at most 1 part in 256"]),
+        (
+            {"F32": 1, "Q4_0": 200, "Q8_0": 799},
+            "float32",
+            ["79.9 % of the weights were rounded to Q8_0", "20.0 % .* Q4_0 .* 4.5 bits each"],
+        ),
+        ({"F32": 2, "Q4_0": 3999}, "float32", ["99.9 % .* Q4_0"]),  # never rounded up to all
+    ],
+)
+def test_what_weights_lose_is_told_by_their_share(types, dtype, lost):
+    found = list(gguf_files._lost_weights(head(types), dtype))
+    assert len(found) == len(lost)
+    for line, words in zip(found, lost, strict=True):
+        assert re.search(words, line), line
+
+
+def test_a_head_knows_its_weights_and_its_template():
+    found = head({"F32": 5, "F16": 7}, **{"tokenizer.chat_template": ""})
+    assert found.parameters == 12 and found.template is None
+    assert (
+        head({}, **{"tokenizer.chat_template": "x"}).template == "x" and head({}).template is None
+    )
+    assert gguf_files._some(set("dcba")) == "a, b, c, d"
+    assert gguf_files._some(set("fedcba")) == "a, b, c, d and 2 more"
+    error = ValueError("one\n  two " + "x" * 200)
+    assert gguf_files._line(error) == f"ValueError: one two {'x' * 112}"
+
+
+def test_room_is_that_of_the_weights_and_16_mib_more(tmp_path, monkeypatch):
+    (file := tmp_path / "x.gguf").write_bytes(b"1234567")
+    found = replace(head({"F32": 1000, "F16": 24}), path=file)
+    disk, ram = 16 * 2**20, 8 * 1000 + 7
+    for dtype, size in ((torch.float32, 4), (torch.bfloat16, 2)):
+        for short_disk, short_ram in ((0, 0), (1, 0), (0, 1)):
+            free = disk + 1024 * size - short_disk
+            monkeypatch.setattr(
+                shutil, "disk_usage", lambda _, n=free: shutil._ntuple_diskusage(0, 0, n)
+            )
+            monkeypatch.setattr(memory, "free_memory", lambda _, n=ram + 1024 * size - short_ram: n)
+            halves = "takes half" if size == 4 else r"another disk\.$|smaller model\.$"
+            if not (short_disk or short_ram):
+                gguf_files._check_room(found, tmp_path / "lm", dtype)
+                continue
+            error = CheckpointError if short_disk else ModelTooLargeError
+            with pytest.raises(error, match=halves):
+                gguf_files._check_room(found, tmp_path / "lm", dtype)
 
 
 KILLED = """

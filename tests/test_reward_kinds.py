@@ -47,6 +47,7 @@ from irlbook.posttraining.regularised_reward import (
     regularised_reward_loss,
 )
 from irlbook.posttraining.reward_model import RewardScorer, bradley_terry_loss
+from irlbook.tasks import reviews
 from irlbook.training import TrainingConfig, score, train
 
 PAIRS = [
@@ -409,6 +410,42 @@ def test_a_labeller_who_likes_length_chooses_the_longer_one_more_often():
     assert longer(m.labelled(texts, 1.0, 5)) > longer(m.labelled(texts, 0.0, 5)) + 0.1
     assert not set(m.prompts["seen"]) & set(m.prompts["new"])
     assert len(m.prompts["new"]) == 24
+
+
+def test_labels_follow_gold_and_a_taste_for_length():
+    m = study.Material(50, SMALL)
+    texts = m.texts("seen", 4000, 1)
+    assert len({p.prompt for p in texts}) > 20
+    assert all(p.chosen != p.rejected and p.prompt in m.prompts["seen"] for p in texts)
+    found = m.labelled(texts, 0.3, 5)
+    kept = np.array([p == q for p, q in zip(texts, found, strict=True)])
+
+    def worth(text, p):
+        tokens = tokenization.encode_response(m.tokenizer, text, ended=False)
+        return reviews.gold(p.prompt, text) + 0.3 * len(tokens)
+
+    gap = np.array([worth(p.chosen, p) - worth(p.rejected, p) for p in texts])
+    chance = 1 / (1 + np.exp(-gap))
+    error = np.sqrt((chance * (1 - chance)).sum())
+    assert abs((kept - chance).sum()) < 4 * error
+    assert abs(((kept - chance) * np.sign(gap)).sum()) < 4 * error
+    assert all(
+        {p.chosen, p.rejected} == {q.chosen, q.rejected} and p.prompt == q.prompt
+        for p, q in zip(texts, found, strict=True)
+    )
+
+
+def test_ranks_and_pairs_of_the_study_by_hand():
+    truth = np.array([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0], [3.0, 1.0, 2.0]])
+    said = np.array([[0.1, 0.2, 0.9], [3.0, 2.0, 1.0], [0.0, 0.5, 0.2]])
+    assert study._rank(said, truth) == pytest.approx(0.0)
+    assert study._rank(said[:2], truth[:2]) == pytest.approx(1.0)
+    assert study._as_pairs(np.array([0.5, -2.0])).tolist() == [[0.5, 0.0], [-2.0, 0.0]]
+    records = [Preference(p, "It was good.", "It was bad.") for p in reviews.PROMPTS][:3]
+    gold = study._gold(records)
+    for row, p in zip(gold, records, strict=True):
+        wanted = [reviews.gold(p.prompt, y) for y in ("It was good.", "It was bad.")]
+        assert row.tolist() == wanted
 
 
 def test_the_stored_study_is_that_of_the_settings():
