@@ -4,6 +4,7 @@ import itertools
 import math
 import zlib
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -381,6 +382,129 @@ def test_the_clip_if_none_is_given_is_a_fifth_on_both_sides():
         spurious.inner_steps(start, *counts, **options),
         spurious.inner_steps(start, *counts, **options, clip=(0.2, 0.2)),
     )
+
+
+def test_two_verifiers_are_counted_by_label_and_by_what_they_say(monkeypatch, tmp_path):
+    """Marked and unmarked answers to two questions, by two models and six prompts."""
+    made = [
+        SimpleNamespace(solution="5 #### 5", answer="5", correct=True, model="6b"),
+        SimpleNamespace(solution="4 #### 4", answer="5", correct=False, model="6b"),
+        SimpleNamespace(solution="5 #### 5", answer="5", correct=False, model="175b"),
+        SimpleNamespace(solution="7 #### 7", answer="7", correct=True, model="175b"),
+    ]
+    asked = [SimpleNamespace(solution="#### 5"), SimpleNamespace(solution="#### 7")]
+    rows = [(0, "so #### 5"), (1, "so 7"), (1, "#### 9"), (0, "nothing")]
+    monkeypatch.setattr(real_reasoning, "read_gsm8k_solutions", lambda folder: made)
+    monkeypatch.setattr(real_reasoning, "read_gsm8k", lambda folder: asked)
+    monkeypatch.setattr(real_reasoning, "read_prompt_answers", lambda prompt, folder: rows)
+    (tmp_path / "prompt_oirl_llama2").mkdir()
+    for prompt in real_reasoning.PROMPTS:
+        np.save(tmp_path / "prompt_oirl_llama2" / f"gsm8k_test_{prompt}.npy", np.array([1, 0]))
+    found = real_reasoning.verifiers(tmp_path)
+    assert (found["solutions"], found["agree"], found["each"]) == (4, 3, 2)
+    assert found["right"] == {"6b": 1, "175b": 1}
+    assert set(found["llama"]) == set(real_reasoning.PROMPTS)
+    for counts in found["llama"].values():  # [label][verifier]: labels are 1 0 0 1
+        assert counts["marked"] == [[2, 0], [1, 1]]
+        assert counts["last number"] == [[1, 1], [1, 1]]
+
+
+def test_prompts_are_chosen_on_questions_that_were_not_learned_from(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    words = np.array(["apples", "trains"])
+    kind = rng.integers(2, size=200)
+    likes = kind[:, None] == np.array([0, 1, 0, 1, 0, 1])
+    chance = np.where(likes, 0.9, 0.2) + np.array([0.05, 0, 0, 0, 0, 0])
+    tables = {
+        (task, split): rng.random((n, 6)) < chance[:n]
+        for task in ("gsm8k", "svamp", "mawps")
+        for split, n in (("train", 200), ("test", 40))
+    }
+    questions = [SimpleNamespace(question=f"How many {words[k]}?") for k in kind]
+    monkeypatch.setattr(real_reasoning, "read_gsm8k", lambda folder, split="test": questions[:])
+    monkeypatch.setattr(
+        real_reasoning,
+        "read_prompt_results",
+        lambda folder, task, split: SimpleNamespace(right=tables[task, split]),
+    )
+    found = real_reasoning.prompts(tmp_path, splits=2)
+    assert len(found["splits"]) == 2 and found["held_out"] == 0.25
+    x = prompt_choice.question_features([q.question for q in questions])
+    y = tables["gsm8k", "train"]
+    for split, row in enumerate(found["splits"]):
+        order = np.random.default_rng(split).permutation(200)
+        held, own = order[:50], order[50:]
+        chances = prompt_choice.fit_prompt_reward(x[own], y[own]).chances(x[held])
+        best = int(y[own].mean(axis=0).argmax())
+        taken = y[held][np.arange(50), chances.argmax(axis=1)]
+        assert row["best"] == best
+        assert row["by_question"] == pytest.approx(taken.mean(), abs=6e-5)
+        assert row["on_average"] == pytest.approx(y[held][:, best].mean(), abs=6e-5)
+        assert row["any_prompt"] == pytest.approx(y[held].any(axis=1).mean(), abs=6e-5)
+        for name, c, t in (
+            ("auc", chances.ravel(), y[held].ravel()),
+            ("auc_one_prompt", chances[:, best], y[held][:, best]),
+        ):
+            above = np.sign(c[t][:, None] - c[~t])
+            assert row[name] == pytest.approx((above.mean() + 1) / 2, abs=6e-5)
+    taken = prompt_choice.fit_prompt_reward(x, y).chances(x[:40]).argmax(axis=1)
+    right = tables["gsm8k", "test"][np.arange(40), taken].mean()
+    assert found["test"]["by_question"] == pytest.approx(right, abs=6e-5)
+    for (task, split), table in tables.items():
+        counted = found["sets"][f"{task} {split}"]
+        assert counted["n"] == len(table) and counted["any"] == table.any(axis=1).sum()
+        assert counted["right"] == table.sum(axis=0).tolist()
+    for task in ("gsm8k", "svamp", "mawps"):
+        told = found["no_interaction"][f"{task} train"]
+        model = prompt_choice.fit_no_interaction(tables[task, "train"])
+        assert told["any_prompt"] == pytest.approx(model.any_prompt, abs=6e-5)
+        assert told["best_prompt"] == pytest.approx(model.best_prompt, abs=6e-5)
+        assert told["patterns"]["variation"] > 2 * told["patterns"]["by_chance"]  # it interacts
+
+
+def test_patterns_of_a_table_and_of_a_model():
+    chances = np.random.default_rng(0).random((2, 6))
+    found = real_reasoning._chances_of_patterns(chances)
+    assert found.shape == (2, 64) and found.sum(axis=1) == pytest.approx([1, 1])
+    for code in (0, 1, 32, 37, 63):
+        bits = np.array([code >> p & 1 for p in range(6)])
+        np.testing.assert_allclose(
+            found[:, code], np.where(bits, chances, 1 - chances).prod(axis=1)
+        )
+    rng = np.random.default_rng(1)
+    table = rng.random((4000, 6)) < chances[0]
+    same = real_reasoning._patterns(table, found[0])
+    assert same["variation"] == pytest.approx(same["by_chance"], rel=0.4)
+    seen = np.bincount(table @ (1 << np.arange(6)), minlength=64) / 4000
+    other = real_reasoning._patterns(table, found[1])
+    assert other["variation"] == pytest.approx(np.abs(seen - found[1]).sum() / 2, abs=6e-5)
+    sure = real_reasoning._patterns(np.ones((3, 6), bool), np.eye(64)[63])
+    assert sure == {"variation": 0.0, "by_chance": 0.0}
+
+
+def test_chains_are_counted_and_learned_from_on_the_others(monkeypatch, tmp_path):
+    def one(k):
+        odd = k % 2 == 1
+        steps = ("fine", "oops: 1 + 1 = 3" if odd else "so: 1 + 1 = 2", "end")
+        answer, target = ("a" if k % 3 else "b"), "a"
+        return ReasoningTrace("", steps, answer, target, 1 if odd else None)
+
+    traces = [one(k) for k in range(50)] + [one(0)] * 5
+    monkeypatch.setattr(real_reasoning, "MISTAKE_TASKS", ("multistep_arithmetic", "word_sorting"))
+    monkeypatch.setattr(real_reasoning, "read_bigbench_mistake", lambda folder, task: traces)
+    found = real_reasoning.chains(tmp_path, splits=2)
+    row = found["multistep_arithmetic"]
+    assert (row["n"], row["with_mistake"], row["most_frequent"]) == (55, 25, 30)
+    assert row["wrong_answer"] == 17 + 5 and row["lucky"] == 25 - 8
+    assert row["right_steps_wrong_answer"] == 9 + 5
+    assert row["checker"] == 55 and row["checker_of_mistakes"] == 25
+    assert "checker" not in found["word_sorting"]
+    for split, (learned, usual) in enumerate(row["learned"]):
+        order = np.random.default_rng(split).permutation(55)
+        place = np.array([t.first_mistake is not None for t in traces])
+        mostly = place[order[11:]].mean() > 0.5
+        assert learned == 1.0
+        assert usual == pytest.approx((place[order[:11]] == mostly).mean(), abs=6e-5)
 
 
 # --- real data, and what is stored ----------------------------------------------------------------
