@@ -12,9 +12,11 @@ from irlbook.lm import models
 from irlbook.posttraining import online_pipeline, pipeline
 from irlbook.posttraining.configs import OnlineConfig, RaftConfig, RewardSource, Source
 from irlbook.posttraining.online_pipeline import content_of
+from irlbook.posttraining.raft import RaftRound
 from irlbook.posttraining.reward_workers import FileReward, source_digest
 from irlbook.posttraining.rollouts import ask
 from irlbook.training import StepConfig, TrainingConfig
+from irlbook.training.metrics_file import read_metrics
 
 PROMPTS = [f"How was the {thing}?" for thing in THINGS]
 QUIET = {"progress": False, "tensorboard": False}
@@ -183,6 +185,52 @@ def test_an_adapter_is_told_by_its_base_too(world, tmp_path):
     model.model.embed_tokens.weight.data[5, 0] += 1
     models.save(model, tokenizer, tmp_path / "base")
     assert content_of(adapter) != before
+
+
+KEPT = {
+    "names": ["a", "b"],
+    "gold": "g",
+    "ensemble": "mean",
+    "content": {"a": "1", "b": "2", "g": "3"},
+}
+
+
+@pytest.mark.parametrize(
+    ("now", "differ"),
+    [
+        ({}, None),
+        ({"content": {"a": "9", "b": "2", "g": "3"}}, "a changed since"),
+        ({"content": {"a": "9", "b": "2", "g": "8"}}, "a, g changed since"),
+        ({"names": ["c", "b"], "content": {"c": "1", "b": "2", "g": "3"}}, None),  # renamed
+        ({"names": ["b", "a"]}, "it was a, b and is b, a"),
+        ({"names": ["a"], "content": {"a": "1", "g": "3"}}, "it was a, b and is a"),
+        ({"gold": None}, "gold was g and is None"),
+        ({"gold": "h", "content": {"a": "1", "b": "2", "h": "3"}}, None),
+        ({"gold": "h", "content": {"a": "1", "b": "2", "h": "4"}}, "gold was g and is h"),
+        ({"ensemble": "worst"}, "the ensemble was mean and is worst"),
+    ],
+)
+def test_rewards_are_told_by_their_contents_in_order(now, differ):
+    assert online_pipeline._other_reward(KEPT, KEPT | now) == differ
+    alone = {"names": ["a"], "gold": None, "content": {"a": "1"}}
+    old, new = alone | {"ensemble": "mean"}, alone | {"ensemble": None}
+    assert online_pipeline._other_reward(old, new) is None  # of one nothing is joined
+
+
+def test_reports_of_rounds_become_rows_and_a_file(tmp_path):
+    rounds = [
+        RaftRound(0, 0.5, 0.0, 1.0, kept=3, history=[{"loss": 1.0}]),
+        RaftRound(1, 0.75, 0.25, 0.5, gold=2.0),
+    ]
+    rows = online_pipeline._rows_of_rounds(rounds, "round", tmp_path)
+    assert rows[0] == {
+        "round": 0, "reward": 0.5, "kl": 0.0, "ended": 1.0, "kept": 3, "constant": 0,
+        "unfinished": 0,
+    }  # fmt: skip
+    assert rows[1]["gold"] == 2.0 and "history" not in rows[1]
+    written = read_metrics(tmp_path / "metrics.csv")
+    assert [row["step"] for row in written] == [0, 1]
+    assert [row["reward"] for row in written] == [0.5, 0.75] and written[1]["gold"] == 2.0
 
 
 # Files of rewards ---------------------------------------------------------------------------------
