@@ -24,7 +24,16 @@ from irlbook.errors import (
     TokenizerError,
     UnsupportedModelError,
 )
-from irlbook.lm import architecture, costs, memory, models, sampling, tokenization
+from irlbook.lm import (
+    architecture,
+    costs,
+    flat,
+    memory,
+    models,
+    plain,
+    sampling,
+    tokenization,
+)
 from irlbook.lm.enumerable import (
     EnumerableLM,
     best_of_n,
@@ -228,6 +237,57 @@ def test_further_pads_change_nothing_in_the_reference(side):
         assert found.dtype == torch.float64
         assert (found - plain).abs().max() < 1e-10
         assert (token_logps(model, collate(groups)) - plain).abs().max() < 1e-6
+
+
+def test_responses_become_rows_of_their_own():
+    tree = collate([([11, 12], [[21], [31, 32, 33]]), ([41], [[51, 52]])])
+    ids, mask, place = plain.unpack(tree)
+    assert ids.tolist() == [[11, 12, 21, 0, 0], [11, 12, 31, 32, 33], [41, 51, 52, 0, 0]]
+    assert mask.tolist() == [[1, 1, 1, 0, 0], [1] * 5, [1, 1, 1, 0, 0]]
+    # a prompt is looked for in the row of its first response; pads of the tree are nowhere
+    assert place.tolist() == [0, 1, 2, 7, 8, 9, 10, 11, 12, -1, -1, -1]
+    found = ids.flatten()[place.clamp(min=0)]
+    real = place >= 0
+    assert found[real].equal(tree.input_ids.flatten()[real])
+
+
+def test_rows_attend_together_up_to_a_length_and_apart_beyond(monkeypatch):
+    tree = collate([([11, 12], [[21], [31, 32, 33]]), ([41], [[51, 52]])])
+    for whole, packed in ((6, True), (5, False)):
+        monkeypatch.setattr(flat, "WHOLE", whole)
+        (lengths, mask), alone = flat._rows(tree)
+        assert alone == ([3], None)
+        if packed:
+            assert lengths == [6] and mask.equal(tree.visible[:1, :, :6, :6])
+        else:
+            assert lengths == [2, 1, 3] and mask is None
+
+
+def test_the_flat_way_is_for_a_cpu_and_an_attention_from_outside():
+    model, tree = tiny_lm(9, hidden=16), collate([([1], [[2]])])
+    decoder = model.get_decoder()
+    assert flat.applies(decoder, tree)
+    meta = SimpleNamespace(input_ids=tree.input_ids.to("meta"))
+    assert not flat.applies(decoder, meta)
+    for name, value in (("_attn_implementation", "eager"),):
+        config = SimpleNamespace(**{name: value})
+        assert not flat.applies(SimpleNamespace(config=config), tree)
+    silent = SimpleNamespace(config=decoder.config, modules=lambda: [])
+    assert not flat.applies(silent, tree)  # it does not say that it takes one
+    silent._supports_attention_backend = True
+    assert flat.applies(silent, tree)
+    silent.modules = lambda: [SimpleNamespace(), SimpleNamespace(gradient_checkpointing=True)]
+    assert not flat.applies(silent, tree)
+
+
+def test_pads_of_the_flat_way_are_zeros_and_the_tokens_are_where_they_stood():
+    model = tiny_lm(60, hidden=16).eval()
+    tree = collate([([11, 12], [[21], [31, 32, 33]]), ([41], [[51, 52]])])
+    with torch.no_grad():
+        states = flat.hidden_states(model.get_decoder(), tree)
+        alone = model.get_decoder()(input_ids=torch.tensor([[41, 51, 52]])).last_hidden_state[0]
+    assert states.shape == (12, 16) and not states[9:].any()
+    assert (states[6:9] - alone).abs().max() < 1e-5
 
 
 # Sampling -----------------------------------------------------------------------------------------
