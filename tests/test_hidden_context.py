@@ -372,3 +372,14 @@ def test_a_single_item_has_no_utility_to_be_fitted():
     for fit in (hc.fit_normal_utilities, hc.fit_categorical_utilities):
         with pytest.raises(errors.UninformativeDataError, match="a single item"):
             fit([[0.5]])
+
+
+def test_a_share_or_a_chance_may_be_nothing(crowd):
+    utilities, _ = crowd
+    alone = hc.preference_matrix(utilities[:1], beta=0.7)
+    np.testing.assert_allclose(hc.preference_matrix(utilities, [1.0, 0.0, 0.0], 0.7), alone)
+    first = np.eye(6)[0]
+    np.testing.assert_allclose(hc.borda_counts(alone, first), alone[:, 0])
+    values = np.array([[1.0, 9.0], [2.0, 9.0]])
+    assert hc.lottery_preferences(values, [[1.0, 0.0], [1.0, 0.0]]).tolist() == [[0.5, 0], [1, 0.5]]
+    assert hc.histogram_quantile([[0.0, 1.0, 0.0]], 0.5).tolist() == [0.5]
