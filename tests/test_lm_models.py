@@ -631,3 +631,21 @@ def test_what_ends_a_response_in_the_settings_of_sampling_is_never_pad(listed, t
     its = load_reward_model(folder, new_head=True)[1]
     ends = {listed} if isinstance(listed, int) else set(listed)
     assert its.pad_token_id not in ends | {its.eos_token_id}
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_every_part_of_a_model_is_taken_from_the_revision_asked_for(saved, offline, monkeypatch):
+    asked, real = [], models._from_pretrained
+
+    def spy(loader, source, options):
+        asked.append((options.get("revision"), options.get("local_files_only")))
+        return real(loader, source, options)
+
+    monkeypatch.setattr(models, "_from_pretrained", spy)
+    load_lm(saved, revision="abc", offline=offline)
+    assert len(asked) == 3  # settings, weights, tokenizer
+    load_reward_model(saved, revision="abc", offline=offline, new_head=True)
+    assert len(asked) == 7 and set(asked) == {("abc", offline)}  # and how it samples
+    asked.clear()
+    load_lm(saved)
+    assert set(asked) == {(None, False)}

@@ -312,3 +312,13 @@ def test_several_templates_without_a_default_are_named():
     for call in (encode_prompt, encode_response):
         with pytest.raises(TokenizerError, match="rag, tool_use and none is called default"):
             call(tokenizer, "Hi")
+
+
+def test_a_text_that_does_not_come_back_has_the_ids_of_its_own():
+    """Behind no anchor does a letter that the tokenizer lacks read as itself."""
+    tokenizer = unigram()
+    assert tokenizer.unk_token_id in tokenizer("né").input_ids
+    for text in ("né", " né"):
+        ids = encode_response(tokenizer, text, ended=False)
+        assert ids == tokenizer("né", add_special_tokens=False).input_ids
+        assert tokenizer.convert_ids_to_tokens(ids)[0].startswith("▁")
