@@ -4,7 +4,9 @@ import json
 import os
 import sys
 
+import numpy as np
 import pytest
+import torch
 from taste_world import THINGS, taught
 
 from irlbook.errors import ResumeMismatchError, RewardError
@@ -13,9 +15,10 @@ from irlbook.posttraining import online_pipeline, pipeline
 from irlbook.posttraining.configs import OnlineConfig, RaftConfig, RewardSource, Source
 from irlbook.posttraining.online_pipeline import content_of
 from irlbook.posttraining.raft import RaftRound
+from irlbook.posttraining.reward_model import RewardScorer
 from irlbook.posttraining.reward_workers import FileReward, source_digest
-from irlbook.posttraining.rollouts import ask
-from irlbook.training import StepConfig, TrainingConfig
+from irlbook.posttraining.rollouts import PolicyScorer, ask, draw, draw_prompts
+from irlbook.training import StepConfig, TrainingConfig, score
 from irlbook.training.metrics_file import read_metrics
 
 PROMPTS = [f"How was the {thing}?" for thing in THINGS]
@@ -185,6 +188,31 @@ def test_an_adapter_is_told_by_its_base_too(world, tmp_path):
     model.model.embed_tokens.weight.data[5, 0] += 1
     models.save(model, tokenizer, tmp_path / "base")
     assert content_of(adapter) != before
+
+
+def test_an_ensemble_of_rewards_is_scaled_on_samples_of_the_start(world):
+    setup = online_pipeline._Setup(
+        Source(world / "start", world / "prompts.jsonl"), StepConfig(**QUIET), 6, 3
+    )
+    members = [
+        RewardScorer(models.load_reward_model(world / "start", new_head=True, seed=seed)[0])
+        for seed in (1, 2)
+    ]
+    ensemble = setup._ensemble(members, "worst")
+    drawn = draw(
+        PolicyScorer(setup.model),
+        setup.tokenizer,
+        draw_prompts(setup.prompts, 64, 3),
+        4,
+        setup.training,
+        seeds=int(np.random.SeedSequence([3, 64]).generate_state(1)[0]),
+        max_new_tokens=6,
+    )
+    each = torch.stack([score(m, drawn.groups, 4).flatten() for m in members])
+    z = (each - each.mean(1, keepdim=True)) / each.std(1, keepdim=True)
+    worst = z.amin(0)
+    found = ensemble.join(each)
+    torch.testing.assert_close(found, (worst - worst.mean()) / worst.std(), atol=1e-4, rtol=1e-4)
 
 
 KEPT = {

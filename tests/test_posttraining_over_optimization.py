@@ -1,7 +1,7 @@
 """Ensembles, spectators, stopping rules and the stored study of over-optimisation."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -299,6 +299,17 @@ def test_a_conditions_settings_reach_its_run():
     scaled = np.array(material.gold_reward()(asked, [y for ys in texts for y in ys]))
     assert scaled.mean() == pytest.approx(0, abs=1e-9)
     assert scaled.std(ddof=1) == pytest.approx(1)
+
+
+def test_best_of_n_asks_different_prompts(monkeypatch):
+    material = study.Material(0, replace(TINY, choice_prompts=96, choice_samples=8))
+    asked = []
+    monkeypatch.setattr(
+        material, "sample", lambda model, prompts, n, stream: asked.append(prompts) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        study.choose(material, {"gold": study.Condition(oracle=True)})
+    assert len(asked[0]) == 96 and sorted(asked[0]) == sorted(material.prompts)
 
 
 def by_hand():

@@ -462,6 +462,13 @@ def test_prompts_are_chosen_on_questions_that_were_not_learned_from(monkeypatch,
         assert told["patterns"]["variation"] > 2 * told["patterns"]["by_chance"]  # it interacts
 
 
+def test_the_counts_that_ship_are_read_and_say_how_they_are_made(monkeypatch, tmp_path):
+    assert set(real_reasoning.stored()) == {"verifiers", "prompts", "mistakes"}
+    monkeypatch.setattr(real_reasoning, "STORED", tmp_path / "none.json")
+    with pytest.raises(errors.DataNotFoundError, match="real_reasoning DATA OUT.json"):
+        real_reasoning.stored()
+
+
 def test_patterns_of_a_table_and_of_a_model():
     chances = np.random.default_rng(0).random((2, 6))
     found = real_reasoning._chances_of_patterns(chances)
