@@ -23,8 +23,8 @@ def test_the_list_is_up_to_date_and_names_every_wrong_answer():
     }
     assert {(row[0], row[3]) for row in rows if row[3]} == planted
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    alone = sum(not row[3] for row in rows)
-    assert f"\n{alone} demands in it have no wrong answer of their own." in page
+    assert "No demand in it is without a wrong answer." in page
+    assert [row[:3] for row in rows if not row[3]] == []
 
 
 def test_the_first_page_counts_the_wrong_answers():
@@ -32,6 +32,9 @@ def test_the_first_page_counts_the_wrong_answers():
     mean = sum(len(e.wrong_answers) for e in coded) / len(coded)
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     assert round(mean) == 15 and "plausible wrong answers, fifteen on average," in page
+
+
+MOST = 0.95
 
 
 def _check(answer, rng):
@@ -48,6 +51,19 @@ def _check(answer, rng):
     if answer() > 3:
         fail("it is small", "look at it")
     expect(True, property="nobody breaks this", hint="...", detail="it has many legs")
+
+
+def _check_with_a_number(answer, rng):
+    most = 3
+    expect(answer() < MOST, property=f"at most {MOST:.0%} of {most}, or {MOST}", hint="...")
+
+
+def test_a_number_of_the_module_is_written_as_the_message_prints_it():
+    (demand,) = requirements.demands(_check_with_a_number)
+    assert demand.text == "at most 95% of …, or 0.95"
+    exercise = replace(get("19.3"), check=_check_with_a_number)
+    exercise = replace(exercise, wrong_answers={"all": ("", "at most 95 ?%")})
+    assert [row[2:] for row in requirements.rows(exercise)] == [(demand.text, "all", "")]
 
 
 def test_each_demand_stands_with_the_answers_that_break_it():

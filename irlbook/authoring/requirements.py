@@ -42,13 +42,21 @@ class Demand:
     besides: tuple[str, ...] = ()  # what the call says besides: its hint, a detail
 
 
-def _functions(check: Callable[..., Any]) -> Iterator[ast.AST]:
-    """The source of a check and of the functions of its module that it calls, each once."""
+def _functions(check: Callable[..., Any]) -> Iterator[tuple[ast.AST, _Names]]:
+    """The source of a check and of the functions of its module that it calls, each once.
+
+    With each: what the names in it are set to, the module's numbers (THESE, in capitals) included.
+    """
     waiting, seen = [check], {check}
     while waiting:
         function = waiting.pop(0)
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-        yield tree
+        numbers = {
+            name: [ast.Constant(value)]
+            for name, value in function.__globals__.items()
+            if name.isupper() and type(value) in (int, float)
+        }
+        yield tree, numbers | _names(tree)
         for node in ast.walk(tree):
             other = function.__globals__.get(node.id) if isinstance(node, ast.Name) else None
             if (
@@ -108,7 +116,8 @@ def _names(tree: ast.AST) -> _Names:
 def _texts(node: ast.AST | None, names: _Names | None = None) -> list[str]:
     """The texts that an expression can be; a part that is computed is written as "…".
 
-    A name is the texts that it is set to, where `names` says them.
+    A name is the texts that it is set to, where `names` says them; a number in capitals is written
+    as the message prints it.
     """
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return [node.value]
@@ -116,7 +125,7 @@ def _texts(node: ast.AST | None, names: _Names | None = None) -> list[str]:
         rest = {name: values for name, values in names.items() if name != node.id}
         return [text for value in names.get(node.id, []) for text in _texts(value, rest)]
     if isinstance(node, ast.FormattedValue):
-        return _texts(node.value, names)
+        return _texts(node.value, names) or _printed(node, names or {})
     if isinstance(node, ast.IfExp):
         return _texts(node.body, names) + _texts(node.orelse, names)
     if isinstance(node, ast.JoinedStr):
@@ -126,6 +135,16 @@ def _texts(node: ast.AST | None, names: _Names | None = None) -> list[str]:
         ends = (_texts(node.left, names) or ["…"], _texts(node.right, names) or ["…"])
         return [a + b for a in ends[0] for b in ends[1]]
     return []
+
+
+def _printed(node: ast.FormattedValue, names: _Names) -> list[str]:
+    """A number of the module as an f-string prints it; nothing where it is not known."""
+    known = names.get(node.value.id, []) if isinstance(node.value, ast.Name) else []
+    if not (isinstance(node.value, ast.Name) and node.value.id.isupper() and len(known) == 1):
+        return []
+    form = "".join(_texts(node.format_spec)) if node.format_spec else ""
+    number = getattr(known[0], "value", None)
+    return [format(number, form)] if isinstance(number, (int, float)) else []
 
 
 def _keys(tree: ast.AST) -> list[str]:
@@ -149,9 +168,8 @@ def _words(tree: ast.AST) -> list[str]:
 def demands(check: Callable[..., Any]) -> list[Demand]:
     """What a check demands, in the order of its source, each text once."""
     found: dict[str, tuple[list[str], list[str]]] = {}
-    for tree in _functions(check):
+    for tree, names in _functions(check):
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-        names = _names(tree)
         for call in sorted(calls, key=lambda c: (c.lineno, c.col_offset)):
             given = {keyword.arg: keyword.value for keyword in call.keywords}
             name = getattr(call.func, "id", getattr(call.func, "attr", ""))
@@ -178,7 +196,7 @@ def rows(exercise: Exercise) -> list[tuple[str, ...]]:
     if exercise.check is None:
         return []
     stated, found = demands(exercise.check), []
-    elsewhere = [("", text) for tree in _functions(exercise.check) for text in _words(tree)]
+    elsewhere = [("", text) for tree, _ in _functions(exercise.check) for text in _words(tree)]
     words = [(demand.text, text) for demand in stated for text in demand.besides] + elsewhere
     for name, (_, pattern) in exercise.wrong_answers.items():
         own = []

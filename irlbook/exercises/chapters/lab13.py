@@ -271,18 +271,20 @@ def check_align(answer, rng):
     )
     trained = language.loaded(run(0.1, STEPS, seed)[0], start)
     found = language.measure(trained, start, rng)
+    # KL first: a policy that has run away may have lost its gold, too.
+    expect(
+        found.kl <= KL,
+        property=f"the policy is at most {KL:g} nats per response away from where it started",
+        hint="print reward and KL of each step. If the reward falls, look at the sign; if it "
+        "rises, what does the price of the log-ratio do, and is it subtracted?",
+        detail=f"the grader measured {found.kl:.1f} nats",
+    )
     expect(
         found.gold >= GOLD,
         property=f"the policy's responses have a mean gold reward of at least {GOLD}",
         hint="print reward and KL of each step. If the reward does not rise, look at the sign and "
         "at the baseline; if the KL runs away, look at the price",
         detail=f"the grader measured {found.gold:.2f}",
-    )
-    expect(
-        found.kl <= KL,
-        property=f"the policy is at most {KL:g} nats per response away from where it started",
-        hint="what does the price of the log-ratio do, and is it subtracted?",
-        detail=f"the grader measured {found.kl:.1f} nats",
     )
 
 

@@ -336,18 +336,19 @@ def check_train_dpo(answer, rng):
     )
     trained = language.loaded(run(pairs, EPOCHS, seed)[0], start)
     found = language.measure(trained, start, rng)
+    # KL first: a policy that has run away may have lost its gold, too.
+    expect(
+        found.kl <= KL,
+        property=f"the policy is at most {KL:g} nats per response away from where it started",
+        hint="which part of DPO's loss keeps the policy near the reference, and how strongly?",
+        detail=f"the grader measured {found.kl:.1f} nats",
+    )
     expect(
         found.gold >= GOLD,
         property=f"the policy's responses have a mean gold reward of at least {GOLD}",
         hint="print the three numbers of `displacement` in each step: the share of right pairs "
         "should rise, and neither log-ratio should run away",
         detail=f"the grader measured {found.gold:.2f}",
-    )
-    expect(
-        found.kl <= KL,
-        property=f"the policy is at most {KL:g} nats per response away from where it started",
-        hint="which part of DPO's loss keeps the policy near the reference, and how strongly?",
-        detail=f"the grader measured {found.kl:.1f} nats",
     )
 
 

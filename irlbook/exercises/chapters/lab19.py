@@ -878,6 +878,17 @@ def check_judge(answer, rng):
                 property="the same seed gives the same choice",
                 hint="one generator, np.random.default_rng(seed), draws everything",
             )
+            # Learned from few problems, a choice hangs on what was drawn for them.
+            for shown in (train[:10], train[10:20]):
+                once, again = (
+                    as_array(answer(shown, test, CODES, seed), (TEST,), hint="one for each problem")
+                    for _ in range(2)
+                )
+                expect(
+                    np.array_equal(once, again),
+                    property="the same seed gives the same choice",
+                    hint="one generator, np.random.default_rng(seed), draws everything",
+                )
             few = as_array(answer(train, test[:7], CODES, seed), (7,), hint="one for each problem")
             expect(
                 np.array_equal(few, picked[:7]),

@@ -728,19 +728,24 @@ PARTS = ("weights", "gradients", "optimiser", "activations", "again", "logits", 
 def drawn_sizes(rng, tied):
     """Sizes of a model whose heads are not as wide as its hidden states.
 
-    The logits of 40 % of the tokens take more than what a layer keeps of all of them.
+    The logits of 40 % of the tokens take more than what a layer keeps of all of them, and no two
+    mistakes in what a layer keeps come to the same number.
     """
-    kv = int(rng.integers(2, 4))
-    return {
-        "layers": int(rng.integers(9, 30)),
-        "hidden": 64 * int(rng.integers(10, 40)),
-        "heads": kv * int(rng.integers(2, 5)),
-        "kv_heads": kv,
-        "head_size": 16 * int(rng.integers(3, 9)),
-        "intermediate": 100 * int(rng.integers(15, 90)),
-        "vocabulary": int(rng.integers(40_000, 90_000)),
-        "tied": tied,
-    }
+    while True:
+        kv = int(rng.integers(2, 4))
+        sizes = {
+            "layers": int(rng.integers(9, 30)),
+            "hidden": 64 * int(rng.integers(10, 40)),
+            "heads": kv * int(rng.integers(2, 5)),
+            "kv_heads": kv,
+            "head_size": 16 * int(rng.integers(3, 9)),
+            "intermediate": 100 * int(rng.integers(15, 90)),
+            "vocabulary": int(rng.integers(40_000, 90_000)),
+            "tied": tied,
+        }
+        h, a, k = sizes["hidden"], sizes["heads"] * sizes["head_size"], kv * sizes["head_size"]
+        if h not in (a, k, 5 * (a - k)) and 6 * h != 5 * a:
+            return sizes
 
 
 def drawn_job(rng, **given):

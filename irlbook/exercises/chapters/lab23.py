@@ -49,8 +49,8 @@ def check_adapted(answer, rng):
         return x @ weight.T + scale * x @ (up @ down if low is None else low).T
 
     given = {
-        name: torch.from_numpy(value)
-        for name, value in (("x", x), ("weight", weight), ("down", down), ("up", up))
+        which: torch.from_numpy(value)
+        for which, value in (("x", x), ("weight", weight), ("down", down), ("up", up))
     }
     want = layer()
     expect_close(
@@ -185,6 +185,13 @@ def check_new_adapter(answer, rng):
         property="`down` is drawn at random",
         hint="if both matrices were zero, each would have the gradient 0 for ever",
     )
+    # Before mean and variance: of numbers that repeat there are too few to judge by.
+    same_shape = [d for d, _ in got.values() if d.shape[1] == 40]
+    expect(
+        not any(np.allclose(a, b) for i, a in enumerate(same_shape) for b in same_shape[:i]),
+        property="each layer draws a `down` of its own",
+        hint="is the generator made once, or anew for each layer?",
+    )
     expect(
         abs(unit.mean()) < 0.2 and abs(unit.std() - 1) < 0.15,
         property="the entries of `down` have mean 0 and variance 1 / (number of inputs)",
@@ -199,12 +206,6 @@ def check_new_adapter(answer, rng):
         abs(np.mean(wide) / np.mean(narrow) - 1) < 0.14,
         property="the variance of `down` belongs to the number of inputs of its own layer",
         hint="down_proj has more inputs than the others: which number stands below the root?",
-    )
-    same_shape = [d for d, _ in got.values() if d.shape[1] == 40]
-    expect(
-        not any(np.allclose(a, b) for i, a in enumerate(same_shape) for b in same_shape[:i]),
-        property="each layer draws a `down` of its own",
-        hint="is the generator made once, or anew for each layer?",
     )
     again, other = ask(seed), ask(seed + 1)
     expect(
@@ -505,18 +506,19 @@ def check_train_lora(answer, rng):
             low = torch.tensor(ALPHA / RANK * up @ down, dtype=torch.float32)
             merged.get_parameter(name).add_(low)
     found = language.measure(merged, start, rng)
+    # KL first: a policy that has run away may have lost its gold, too.
+    expect(
+        found.kl <= KL,
+        property=f"the policy is at most {KL:g} nats per response away from where it started",
+        hint="which part of DPO's loss keeps the policy near the reference, and how strongly?",
+        detail=f"the grader measured {found.kl:.1f} nats",
+    )
     expect(
         found.gold >= GOLD,
         property=f"the merged policy's responses have a mean gold reward of at least {GOLD}",
         hint="print the two numbers of the history in each step: the gap between them should grow, "
         "and neither should run away",
         detail=f"the grader measured {found.gold:.2f}",
-    )
-    expect(
-        found.kl <= KL,
-        property=f"the policy is at most {KL:g} nats per response away from where it started",
-        hint="which part of DPO's loss keeps the policy near the reference, and how strongly?",
-        detail=f"the grader measured {found.kl:.1f} nats",
     )
 
 

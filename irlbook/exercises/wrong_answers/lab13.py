@@ -110,11 +110,23 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             Edit("rewards.append(float(r.mean()))", "rewards.append(float(r.sum()))"),
             "mean learned reward",
         ),
-        "downhill": (Edit("loss = rloo_loss", "loss = -rloo_loss"), "gold reward"),
+        "downhill": (  # away from the reference, since the price is turned, too
+            Edit("loss = rloo_loss", "loss = -rloo_loss"),
+            "nats per response away|gold reward",
+        ),
         "no price": (Edit("base, beta)", "base, 0.0)"), "the argument `beta`"),
         "rewards of another response": (
             Edit("r = reward_of(groups).view(-1, K)", "r = reward_of(groups).view(-1, K).flip(1)"),
             "gold reward",
+        ),
+        "three times as far": (
+            Edit(
+                '    return {"weights": policy.state_dict(),',
+                "    base = reference.state_dict()\n"
+                "    far = {n: b + 3 * (policy.state_dict()[n] - b) for n, b in base.items()}\n"
+                '    return {"weights": far if steps > 2 else policy.state_dict(),',
+            ),
+            "nats per response away",
         ),
     },
     "13L.4": {

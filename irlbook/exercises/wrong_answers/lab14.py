@@ -113,6 +113,22 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "step on all of them",
         ),
+        "five steps only": (
+            Edit(
+                "            optimizer.step()\n",
+                "            if len(history) < 5:\n                optimizer.step()\n",
+            ),
+            "gold reward",
+        ),
+        "three times as far": (
+            Edit(
+                '    return {"weights": policy.state_dict(),',
+                "    base = reference.state_dict()\n"
+                "    far = {n: b + 3 * (policy.state_dict()[n] - b) for n, b in base.items()}\n"
+                '    return {"weights": far if len(history) > 5 else policy.state_dict(),',
+            ),
+            "nats per response away",
+        ),
     },
     "14L.4": {
         "not smoothed": (

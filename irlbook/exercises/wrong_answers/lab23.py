@@ -218,6 +218,17 @@ WRONG_ANSWERS: dict[str, dict[str, WrongAnswer]] = {
             ),
             "step on all",
         ),
+        "five steps only": (
+            Edit(
+                "            optimizer.step()\n",
+                "            if len(history) < 5:\n                optimizer.step()\n",
+            ),
+            "gold reward",
+        ),
+        "three times as far": (
+            Edit("up.detach())", "(3 if len(history) > 5 else 1) * up.detach())"),
+            "nats per response away",
+        ),
         "last batch dropped": (Edit(".split(32):", ".split(32)[: len(pairs) // 32]:"), "shape"),
         "in place": (
             (
