@@ -182,7 +182,9 @@ def check_sample_responses(answer, rng):
     lengths = sorted({len(x) for x in every})
     long = [x for x in every if len(x) == lengths[-1]]
     short = [x for x in every if len(x) == lengths[0]]
-    asked = [long[rng.integers(len(long))]] + [short[rng.integers(len(short))] for _ in range(31)]
+    # Few short prompts: rows with equal ones differ only by what is drawn for them.
+    few = [short[rng.integers(len(short))] for _ in range(3)]
+    asked = [long[rng.integers(len(long))]] + [few[row % 3] for row in range(31)]
     got = expect_type(
         answer(given, asked, most, seed), (list, tuple), hint="return a list of lists of token ids"
     )
