@@ -50,7 +50,16 @@ __all__, __getattr__, __dir__ = front(
             "unread",
             "with_system",
         ],
-        "files": ["Row", "atomic", "find_data", "loads", "read_rows", "umask", "write_rows"],
+        "files": [
+            "Row",
+            "atomic",
+            "find_data",
+            "is_hub_name",
+            "loads",
+            "read_rows",
+            "umask",
+            "write_rows",
+        ],
         "formats": [
             "as_messages",
             "demonstration_from",
