@@ -153,7 +153,7 @@ def table(results: Mapping[str, Result]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chapter", action="append", help="03, or a lab, 03L; default: all")
-    parser.add_argument("--only", default="", help="exercises whose id begins with this")
+    parser.add_argument("--only", default="", help="exercises whose id begins with this: 03.2")
     parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--seconds", type=float, default=120.0, help="of a core, for an exercise")
     parser.add_argument("--quick", action="store_true", help="leave out what trains something")
@@ -169,6 +169,8 @@ def main() -> int:
         and not (options.quick and e.seconds)
         and (not options.chapter or e.chapter in options.chapter)
     ]
+    if not chosen:
+        parser.error("no such exercise; an id begins with two digits, as in 03.2 or 08L.4")
     kept = options.out is not None and options.out.is_file()
     counts = json.loads(options.out.read_text(encoding="utf-8")) if kept else {}
     results = {id: Result(**one) for id, one in counts.items()}
