@@ -51,7 +51,7 @@ def _functions(check: Callable[..., Any]) -> Iterator[tuple[ast.AST, _Names]]:
     while waiting:
         function = waiting.pop(0)
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-        numbers = {
+        numbers: _Names = {
             name: [ast.Constant(value)]
             for name, value in function.__globals__.items()
             if name.isupper() and type(value) in (int, float)
