@@ -3,8 +3,9 @@
     pip install mutmut && python tests/attack/mutants.py planning --n 100 --seed 0
 
 A room with long tests is measured in parts: `--modules dpo sft` draws from these modules alone and
-runs the room's test files that import one of them, and `--tests` names test files instead of all of
-the room. Both say what was left out: what other files would kill counts as survived.
+runs the room's test files that import one of them, `--tests` names test files instead of all of the
+room, and `--longest` leaves out single tests by their time. The modules and files are printed: what
+the others would kill counts as survived.
 
 mutmut (3.8) writes the mutants of a room (`<` for `<=`, 1 for 2, `None` for a value, an argument
 left out, ...) and finds the tests that reach each function. Its own runner hands the tests over by
